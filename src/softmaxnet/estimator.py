@@ -1,0 +1,629 @@
+"""SoftmaxClassifier: scikit-learn's conventions around a fit; the only file that imports scikit-learn.
+
+::
+
+    X, y --scikit-learn's checks--> as_input, encode_labels --FeatureEncoder--> Examples --fit_network--> SoftmaxModel
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
+
+from softmaxnet.data.frames import as_input
+from softmaxnet.data.labels import encode_labels, lookup_labels
+from softmaxnet.errors import DataError, SoftmaxError, UsageError
+from softmaxnet.features.encoder import FeatureEncoder
+from softmaxnet.fitting import Examples, Fitted, fit_network
+from softmaxnet.model import SoftmaxModel
+from softmaxnet.model_file import save_model
+from softmaxnet.network import ACTIVATIONS
+from softmaxnet.recipe import DataShape, Plan, resolve
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["NotTrainedError", "SoftmaxClassifier"]
+
+
+class NotTrainedError(SoftmaxError, NotFittedError):
+    """A method that needs a fitted model was called before ``fit``."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A neural network classifier whose probabilities mean what they say.
+
+    It minimises the mean cross-entropy ``-ln softmax(z)_y`` [nats] by closed-form gradients, holds rows out to stop in
+    time, and calibrates the logits on them. Inputs are taken as they come: numbers of any scale, missing values,
+    categories, dates, text, pixels.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : tuple of int or "auto", default="auto"
+        Units of each hidden layer; ``()`` is softmax regression.
+    activation : {"auto", "sigmoid", "relu", "tanh", "gelu", "silu", "mish", "identity"}, default="auto"
+        "gelu" is its tanh form.
+    output : {"softmax", "sigmoid"}, default="softmax"
+        "sigmoid": K independent confidences, each trained by binary cross-entropy; ``predict_proba`` divides them by
+        their sum, ``decision_function`` is their logarithm.
+    n_members : int or "auto", default="auto"
+        Independent networks trained together and averaged as probabilities.
+    dropout : float in [0, 1) or "auto", default="auto"
+    solver : {"auto", "adam", "lbfgs"}, default="auto"
+        "lbfgs": full-batch, for softmax regression and tiny data.
+    learning_rate : float or "auto", default="auto"
+        Adam's step size, as in PyTorch. "auto" scales it with each layer's inputs.
+    weight_decay : float or "auto", default="auto"
+        The penalty ``weight_decay / 2 |W|^2`` under "lbfgs" (intercepts free), decoupled under "adam".
+    batch_size : int or "auto", default="auto"
+    max_epochs : int or "auto", default="auto"
+        Passes over the rows; iterations under "lbfgs".
+    early_stopping : bool, default=True
+        Hold rows out, keep the epoch with the lowest log loss on them, calibrate on them.
+    validation_fraction : float in (0, 1), default=0.1
+    n_iter_no_change : int or "auto", default="auto"
+        Epochs without improvement after which to stop.
+    features : {"auto", "raw"}, default="auto"
+        "raw": numbers as they are, unscaled.
+    learning_rate_schedule : {"auto", "constant", "cosine", "flat"}, default="auto"
+    class_weight : dict, "balanced" or None, default=None
+        Shifts the probabilities on purpose: they then speak of the reweighted population.
+    label_smoothing : float in [0, 1), default=0.0
+    calibration : {"auto", "temperature", "matrix", None}, default="auto"
+    conformal_fraction : float in [0, 1), default=0.0
+        Share of the rows kept out of everything else, for prediction sets with a coverage guarantee.
+    max_seconds : float or None, default=None
+    precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
+    device : str, default="auto"
+    n_jobs : int or None, default=None
+        Threads; None is as many as the work is worth, within the cgroup's quota and OMP_NUM_THREADS.
+    random_state : int, RandomState or None, default=None
+    warm_start : bool, default=False
+        ``fit`` goes on from the present weights.
+    verbose : int, default=0
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str, where X had names
+    model_ : SoftmaxModel
+        Immutable, free of PyTorch and scikit-learn; what ``save`` writes.
+    history_ : list of dict
+        A line for each epoch.
+    temperature_ : float
+        T of the calibration; 1 where it has none.
+    n_iter_ : int
+    metrics_ : dict
+        ``log_loss`` and ``accuracy`` on held-out rows, None where none were held out.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = SoftmaxClassifier(random_state=0).fit(X, y)
+    >>> clf.predict(X[:2]).tolist(), bool(clf.predict_proba(X[:2])[0, 0] > 0.95)
+    ([0, 0], True)
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: tuple[int, ...] | str = "auto",
+        activation: str = "auto",
+        *,
+        output: str = "softmax",
+        n_members: int | str = "auto",
+        dropout: float | str = "auto",
+        solver: str = "auto",
+        learning_rate: float | str = "auto",
+        weight_decay: float | str = "auto",
+        batch_size: int | str = "auto",
+        max_epochs: int | str = "auto",
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int | str = "auto",
+        features: str = "auto",
+        learning_rate_schedule: str = "auto",
+        class_weight: Mapping[Any, float] | str | None = None,
+        label_smoothing: float = 0.0,
+        calibration: str | None = "auto",
+        conformal_fraction: float = 0.0,
+        max_seconds: float | None = None,
+        precision: str = "auto",
+        device: str = "auto",
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.output = output
+        self.n_members = n_members
+        self.dropout = dropout
+        self.solver = solver
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.features = features
+        self.learning_rate_schedule = learning_rate_schedule
+        self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+        self.calibration = calibration
+        self.conformal_fraction = conformal_fraction
+        self.max_seconds = max_seconds
+        self.precision = precision
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        return tags
+
+    # --- fitting -------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: ArrayLike | None = None,
+        *,
+        groups: ArrayLike | None = None,
+        kinds: Mapping[str, str] | None = None,
+        reader: Mapping[str, object] | None = None,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+    ) -> SoftmaxClassifier:
+        """Learn from labelled rows.
+
+        Parameters
+        ----------
+        X : frame, array, sparse matrix or list of texts, of n_samples rows
+        y : array-like of shape (n_samples,)
+            Integers, strings, bools or floats that stand for classes.
+        sample_weight : array-like of shape (n_samples,), optional
+            A row of weight k counts as k copies of it, a row of weight 0 as none.
+        X_val, y_val, sample_weight_val : optional
+            The user's own validation rows: nothing is then held out of X.
+        groups : array-like of shape (n_samples,), optional
+            Rows of one group stay on one side of every split.
+        kinds : mapping of column name to "number", "category", "text", "date" or "drop", optional
+        reader : mapping, optional
+            How the file was read, to be stored in the model.
+        on_epoch : callable, optional
+            Given each line of the history as it is made.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        DataError
+            For rows, labels or weights that cannot be used.
+        UsageError
+            For parameters that cannot be.
+        TrainingDivergedError
+            Where no learning rate tried gave a finite loss.
+        """
+        _check_parameters(self.get_params(deep=False))
+        X, n_samples = self._checked_input(X, reset=True)
+        _check_lengths(n_samples, y)
+        labels, self.classes_ = _checked_labels(y)
+        weight = self._weights(sample_weight, X, labels)
+        keep = weight > 0
+        if len(np.unique(labels[keep])) < 2:
+            raise DataError(
+                f"y has one class only ({self.classes_[labels[keep][0]]!r}) among rows of positive weight; "
+                "a classifier needs two or more classes"
+            )
+        groups = None if groups is None else np.asarray(groups)
+        if not keep.all():
+            X, labels, weight = _take(X, keep), labels[keep], weight[keep]
+            groups = None if groups is None else groups[keep]
+        encoder = FeatureEncoder.fit(X, features=self.features, sample_weight=weight, kinds=kinds)
+        examples = self._examples(encoder, X, labels, weight, groups)
+        validation = None
+        if X_val is not None:
+            validation = self._validation_examples(encoder, X_val, y_val, sample_weight_val)
+        self._fit(encoder, examples, validation, reader, on_epoch)
+        return self
+
+    def fit_soft(self, X: Any, target_proba: ArrayLike, sample_weight: ArrayLike | None = None) -> SoftmaxClassifier:
+        """Learn from rows that have a probability for each class in place of a label.
+
+        Parameters
+        ----------
+        X : as in :meth:`fit`
+        target_proba : array-like of shape (n_samples, n_classes)
+            Rows that sum to 1. The classes are 0..n_classes-1.
+        sample_weight : array-like of shape (n_samples,), optional
+        """
+        _check_parameters(self.get_params(deep=False))
+        X, n_samples = self._checked_input(X, reset=True)
+        target = np.array(target_proba, dtype=np.float64)
+        if target.ndim != 2 or target.shape[0] != n_samples or target.shape[1] < 2:
+            raise DataError(
+                f"target_proba must have the shape ({n_samples}, n_classes) with two or more classes. "
+                f"Got {target.shape} instead"
+            )
+        bad = ~(np.isfinite(target).all(1) & (target >= 0).all(1) & (np.abs(target.sum(1) - 1) < 1e-4))
+        if bad.any():
+            raise DataError(f"target_proba: row {int(bad.argmax())} is not a distribution (sums to 1, none negative)")
+        self.classes_ = np.arange(target.shape[1])
+        target /= target.sum(1, keepdims=True)
+        weight = _check_sample_weight(sample_weight, np.empty((n_samples, 1)), dtype=np.float64)
+        if self.class_weight is not None:
+            weight = weight * (target @ self._class_weights(target.argmax(1), weight))
+        keep = weight > 0
+        encoder = FeatureEncoder.fit(X, features=self.features, sample_weight=weight)
+        self._fit(encoder, self._examples(encoder, _take(X, keep), target[keep], weight[keep], None), None, None, None)
+        return self
+
+    def _fit(
+        self,
+        encoder: FeatureEncoder,
+        examples: Examples,
+        validation: Examples | None,
+        reader: Mapping[str, object] | None,
+        on_epoch: Callable[[dict[str, float]], None] | None,
+    ) -> None:
+        plan = self._plan(examples, validation)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        with _threads(self.n_jobs):
+            fitted = fit_network(
+                examples, len(self.classes_), plan, seed=seed, validation=validation, on_epoch=on_epoch
+            )
+        self._finish(encoder, fitted, dict(reader or {}))
+
+    def _plan(self, examples: Examples, validation: Examples | None) -> Plan:
+        encoded = examples.encoded
+        sparse = encoded.sparse
+        shape = DataShape(
+            n_rows=len(examples),
+            n_dense=encoded.dense.shape[1],
+            n_sparse=0 if sparse is None else sparse.shape[1],
+            n_classes=len(self.classes_),
+            active=0.0 if sparse is None else sparse.nnz / max(sparse.shape[0], 1),
+            pixels=encoded.dense.dtype == np.uint8,
+            has_validation=validation is not None,
+            soft_targets=examples.target.ndim == 2,
+        )
+        return resolve(shape, self.get_params(deep=False))
+
+    def _finish(self, encoder: FeatureEncoder, fitted: Fitted, reader: dict[str, object]) -> None:
+        self.model_ = SoftmaxModel(
+            encoder=encoder,
+            spec=fitted.spec,
+            params=fitted.params,
+            calibration=fitted.calibration,
+            classes=self.classes_,
+            settings=fitted.plan.to_dict() | {"features": self.features},
+            metrics=dict(fitted.metrics) | {"n_iter": fitted.n_iter},
+            reader=reader,
+        )
+        self.history_ = fitted.history
+        self.n_iter_ = fitted.n_iter
+        self.metrics_ = fitted.metrics
+        self.stopped_by_ = fitted.stopped_by
+        self.temperature_ = fitted.calibration.temperature
+
+    # --- input ---------------------------------------------------------------------------------------------
+
+    def _checked_input(self, X: Any, *, reset: bool) -> tuple[Any, int]:
+        """Return X as the package takes it, after scikit-learn's own checks of names, shape and type."""
+        if _is_text(X):
+            X = as_input(X)
+        if hasattr(X, "column_names"):  # an Arrow table: its names as scikit-learn knows them from frames
+            self._check_names(X, reset)
+            return X, X.num_rows
+        if hasattr(X, "columns") or _is_object_matrix(X):
+            validate_data(self, X, skip_check_array=True, reset=reset)
+            table = as_input(X)
+            if table.shape[0] == 0:
+                raise DataError("Found array with 0 sample(s) while a minimum of 1 is required.")
+            return table, table.shape[0]
+        X = validate_data(
+            self, X, reset=reset, accept_sparse="csr", dtype=None, ensure_all_finite="allow-nan", ensure_min_features=1
+        )
+        if not scipy.sparse.issparse(X) and X.dtype.kind not in "fiub":
+            X = check_array(X, dtype=np.float64, ensure_all_finite="allow-nan")
+        _check_no_infinity(X)
+        return as_input(X), X.shape[0]
+
+    def _check_names(self, X: Any, reset: bool) -> None:
+        names = np.array(X.column_names, dtype=object)
+        if reset:
+            self.n_features_in_ = len(names)
+            self.feature_names_in_ = names
+            return
+        if len(names) != self.n_features_in_:
+            raise DataError(
+                f"X has {len(names)} features, but {type(self).__name__} is expecting {self.n_features_in_} "
+                "features as input."
+            )
+
+    def _examples(
+        self,
+        encoder: FeatureEncoder,
+        X: Any,
+        target: NDArray[Any],
+        weight: NDArray[np.float64],
+        groups: NDArray[Any] | None,
+    ) -> Examples:
+        from softmaxnet.recipe import SMALL_ROWS
+
+        small = len(target) <= SMALL_ROWS or self.precision == "float64" or self.solver == "lbfgs"
+        dtype = np.float64 if small else np.float32
+        return Examples(encoder.transform(X, dtype=dtype), target, weight, groups)
+
+    def _validation_examples(
+        self, encoder: FeatureEncoder, X_val: Any, y_val: Any, sample_weight_val: ArrayLike | None
+    ) -> Examples:
+        if y_val is None:
+            raise UsageError("X_val was given without y_val; pass both")
+        X, n_samples = self._checked_input(X_val, reset=False)
+        _check_lengths(n_samples, y_val)
+        labels = lookup_labels(y_val, self.classes_)
+        weight = _check_sample_weight(sample_weight_val, np.empty((n_samples, 1)), dtype=np.float64)
+        if self.class_weight is not None:
+            weight = weight * self._class_weights_last[np.maximum(labels, 0)]
+        keep = (labels >= 0) & (weight > 0)
+        if not keep.any():
+            raise DataError("y_val has no label that y has; validation needs rows of the classes that are trained")
+        return self._examples(encoder, _take(X, keep), labels[keep], weight[keep], None)
+
+    def _weights(self, sample_weight: ArrayLike | None, X: Any, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        weight = _check_sample_weight(
+            sample_weight, np.empty((len(labels), 1)), dtype=np.float64, ensure_non_negative=True
+        )
+        if not (weight > 0).any():
+            raise DataError("sample_weight: every weight is zero; at least one row needs a positive sample weight")
+        if self.class_weight is not None:
+            self._class_weights_last = self._class_weights(labels, weight)
+            weight = weight * self._class_weights_last[labels]
+        return np.asarray(weight, dtype=np.float64)
+
+    def _class_weights(self, labels: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return a weight for each class; "balanced" gives every class the same total, row weights counted."""
+        n_classes = len(self.classes_)
+        if isinstance(self.class_weight, str):
+            totals = np.bincount(labels, weights=weight, minlength=n_classes)
+            return np.where(totals > 0, weight.sum() / (n_classes * np.maximum(totals, 1e-300)), 0.0)
+        out = np.ones(n_classes)
+        known = {label: k for k, label in enumerate(self.classes_.tolist())}
+        for label, value in (self.class_weight or {}).items():
+            if label not in known:
+                raise UsageError(f"class_weight names the class {label!r}, which y does not have")
+            if not (np.isfinite(value) and value >= 0):
+                raise UsageError(f"class_weight of {label!r} must be a finite number >= 0. Got {value!r} instead")
+            out[known[label]] = value
+        return out
+
+    # --- predicting ----------------------------------------------------------------------------------------
+
+    def _ready(self, X: Any) -> Any:
+        if not hasattr(self, "model_"):
+            try:
+                check_is_fitted(self, "model_")
+            except NotFittedError as error:
+                raise NotTrainedError(str(error)) from None
+        return self._checked_input(X, reset=False)[0]
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return the calibrated logits, (n_samples, n_classes); for two classes their difference, (n_samples,).
+
+        With ensemble members they are ``logsumexp_m(log_softmax(z_m)) - ln M``.
+        """
+        logits = self.model_.decision_function(X) if False else self._logits(X)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def _logits(self, X: Any) -> NDArray[np.float64]:
+        X = self._ready(X)
+        return np.asarray(self.model_.decision_function(X))
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the probability of each class, (n_samples, n_classes), rows summing to 1."""
+        X = self._ready(X)
+        return np.asarray(self.model_.predict_proba(X))
+
+    def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return the log-softmax of the logits [nats]; it never underflows."""
+        X = self._ready(X)
+        return np.asarray(self.model_.predict_log_proba(X))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable class of each row, (n_samples,)."""
+        X = self._ready(X)
+        return np.asarray(self.model_.predict(X))
+
+    def predict_topk(self, X: Any, k: int = 5) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Return the k most probable classes of each row and their probabilities, each (n_samples, k), highest first."""
+        X = self._ready(X)
+        return self.model_.predict_topk(X, k)
+
+    def save(self, path: Any, *, force: bool = True) -> None:
+        """Write ``model_`` to one data-only safetensors file, atomically.
+
+        Parameters
+        ----------
+        path : str or path
+        force : bool, default=True
+            Replace a file that is there.
+        """
+        if not hasattr(self, "model_"):
+            raise NotTrainedError("this SoftmaxClassifier is not fitted yet; call fit before save")
+        save_model(self.model_, path, force=force)
+
+
+def _take(X: Any, keep: NDArray[np.bool_]) -> Any:
+    if keep.all():
+        return X
+    return X.filter(keep) if hasattr(X, "column_names") else X[keep]
+
+
+def _is_text(X: Any) -> bool:
+    """Whether X is a list, array or Series of strings: one text a row."""
+    if isinstance(X, list | tuple):
+        return len(X) > 0 and all(isinstance(value, str) for value in X)
+    if isinstance(X, np.ndarray):
+        return X.ndim == 1 and (X.dtype.kind in "UT" or (X.dtype == object and len(X) > 0 and isinstance(X[0], str)))
+    if hasattr(X, "columns") or getattr(X, "ndim", None) != 1 or not hasattr(X, "dtype"):
+        return type(X).__module__.startswith("polars") and type(X).__name__ == "Series"
+    return str(X.dtype) in ("object", "str", "string", "category") or "string" in str(X.dtype)
+
+
+def _is_object_matrix(X: Any) -> bool:
+    """Whether X is an object array with strings among its cells, which is a table and not a matrix of numbers."""
+    return (
+        isinstance(X, np.ndarray)
+        and X.ndim == 2
+        and X.dtype.kind in "OUT"
+        and any(isinstance(cell, str) for cell in X.flat)
+    )
+
+
+def _check_no_infinity(X: Any) -> None:
+    data = X.data if scipy.sparse.issparse(X) else X
+    if data.dtype.kind == "f" and data.size and not np.isfinite(np.sum(data, where=~np.isnan(data))):
+        if scipy.sparse.issparse(X):
+            infinite = np.isinf(data).any()
+        else:
+            infinite = np.isinf(data)
+        if np.any(infinite):
+            place = "" if scipy.sparse.issparse(X) else _first_place(infinite)
+            raise DataError(
+                f"Input X contains infinity{place}. Missing values are written as NaN; a number must be finite."
+            )
+
+
+def _first_place(mask: NDArray[np.bool_]) -> str:
+    row, column = np.argwhere(mask)[0]
+    return f" (row {row}, column {column})"
+
+
+def _check_lengths(n_samples: int, y: Any) -> None:
+    if y is None:
+        raise DataError("This SoftmaxClassifier requires y to be passed, but the target y is None")
+    n_labels = y.shape[0] if hasattr(y, "shape") and len(y.shape) else len(y)
+    if n_labels != n_samples:
+        raise DataError(f"Found input variables with inconsistent numbers of samples: [{n_samples}, {n_labels}]")
+
+
+def _checked_labels(y: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    if hasattr(y, "to_numpy") and not hasattr(y, "columns"):
+        y = y.to_numpy()
+    if not isinstance(y, np.ndarray) or y.ndim != 1:
+        y = column_or_1d(y, warn=True)
+    if y.dtype.kind == "f" or y.dtype.kind == "c":
+        if not np.isfinite(y).all():
+            raise DataError("Input y contains NaN or infinity; every row needs a label")
+        check_classification_targets(y)
+    return encode_labels(y)
+
+
+def _check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Refuse values that cannot be, in scikit-learn's words."""
+
+    def refuse(name: str, accepted: str) -> None:
+        raise UsageError(
+            f"The {name!r} parameter of SoftmaxClassifier must be {accepted}. Got {parameters[name]!r} instead."
+        )
+
+    def is_number(value: Any, kind: Any = numbers.Real) -> bool:
+        return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+
+    choices = {
+        "activation": ("auto", *ACTIVATIONS),
+        "output": ("softmax", "sigmoid"),
+        "solver": ("auto", "adam", "lbfgs"),
+        "features": ("auto", "raw"),
+        "learning_rate_schedule": ("auto", "constant", "cosine", "flat"),
+        "calibration": ("auto", "temperature", "matrix", None),
+        "precision": ("auto", "float64", "float32", "bfloat16"),
+    }
+    for name, accepted in choices.items():
+        if parameters[name] not in accepted:
+            refuse(name, "one of " + ", ".join(map(repr, accepted)))
+    sizes = parameters["hidden_layer_sizes"]
+    if not (isinstance(sizes, str) and sizes == "auto") and not (
+        isinstance(sizes, tuple | list) and all(is_number(size, numbers.Integral) and size > 0 for size in sizes)
+    ):
+        refuse("hidden_layer_sizes", "'auto' or a tuple of positive ints, () for none")
+    for name in ("n_members", "batch_size", "max_epochs", "n_iter_no_change"):
+        value = parameters[name]
+        if not (isinstance(value, str) and value == "auto") and not (is_number(value, numbers.Integral) and value > 0):
+            refuse(name, "'auto' or a positive int")
+    ranges = {
+        "dropout": ("a float in [0, 1)", lambda v: 0 <= v < 1),
+        "learning_rate": ("a float > 0", lambda v: 0 < v < float("inf")),
+        "weight_decay": ("a float >= 0", lambda v: 0 <= v < float("inf")),
+    }
+    for name, (accepted_text, holds) in ranges.items():
+        value = parameters[name]
+        if not (isinstance(value, str) and value == "auto") and not (is_number(value) and holds(value)):
+            refuse(name, f"'auto' or {accepted_text}")
+    plain = {
+        "validation_fraction": ("a float in (0, 1)", lambda v: 0 < v < 1),
+        "label_smoothing": ("a float in [0, 1)", lambda v: 0 <= v < 1),
+        "conformal_fraction": ("a float in [0, 1)", lambda v: 0 <= v < 1),
+    }
+    for name, (accepted_text, holds) in plain.items():
+        if not (is_number(parameters[name]) and holds(parameters[name])):
+            refuse(name, accepted_text)
+    seconds = parameters["max_seconds"]
+    if seconds is not None and not (is_number(seconds) and seconds > 0):
+        refuse("max_seconds", "None or a float > 0")
+    weights = parameters["class_weight"]
+    if weights is not None and weights != "balanced" and not isinstance(weights, Mapping):
+        refuse("class_weight", "None, 'balanced' or a dict of class to weight")
+    jobs = parameters["n_jobs"]
+    if jobs is not None and not (is_number(jobs, numbers.Integral) and jobs != 0):
+        refuse("n_jobs", "None or an int other than 0")
+
+
+class _threads:
+    """Run with a number of PyTorch threads and put the former one back."""
+
+    def __init__(self, n_jobs: int | None) -> None:
+        self.n_jobs = n_jobs
+
+    def __enter__(self) -> None:
+        import os
+
+        import torch
+
+        self.before = torch.get_num_threads()
+        wanted = self.before if self.n_jobs is None else self.n_jobs
+        if wanted < 0:
+            wanted = max((os.cpu_count() or 1) + 1 + wanted, 1)
+        torch.set_num_threads(wanted)
+
+    def __exit__(self, *_: object) -> None:
+        import torch
+
+        torch.set_num_threads(self.before)

@@ -1,0 +1,182 @@
+"""What kind a table's column is, from its Arrow type and its cells; every rule is in ``docs/features.md``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from softmaxnet.errors import DataError
+from softmaxnet.features.arrow import (
+    Coded,
+    Column,
+    code_numbers,
+    is_date,
+    is_number,
+    is_text,
+    read_booleans,
+    read_coded,
+    read_numbers,
+    try_numbers,
+    whole,
+)
+from softmaxnet.features.categories import enough, level_counts
+from softmaxnet.features.columns import Cells, Kind, table_name
+from softmaxnet.features.dates import read_dates, try_dates
+from softmaxnet.features.quantiles import Floats
+
+TEXT_MIN_WORDS = 3.0
+TEXT_MIN_DISTINCT_SHARE = 0.5
+TEXT_MIN_DISTINCT = 1000
+NAME_MIN_WORDS = 1.5
+CODE_MAX_LEVELS, JAGGED_MAX_LEVELS = 12, 32
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A training column that was read: its kind, why it is dropped, and its cells in the form of that kind.
+
+    Attributes
+    ----------
+    kind : Kind
+    reason : str
+        Why it is dropped; empty otherwise.
+    values : float64 (n_rows,) or (n_rows, 8) or None
+        Numbers, truth values or date parts.
+    coded : Coded or None
+        Categories or texts; also of numbers that are codes.
+    """
+
+    kind: Kind
+    reason: str = ""
+    values: Floats | None = None
+    coded: Coded | None = None
+
+
+def inspect_column(
+    column: Column, name: str, weights: Floats | None, wanted: Kind | None, *, alone: bool
+) -> Inspected:
+    """Return the column's kind, or the kind that the user wants, with its cells read."""
+    array = whole(column)
+    if wanted == "drop":
+        return Inspected("drop", "dropped as asked for")
+    if wanted is not None:
+        return _read_as(array, name, wanted)
+    import pyarrow as pa
+
+    kind = array.type
+    if array.null_count == len(array):
+        return Inspected("drop", "no value in training")
+    if pa.types.is_boolean(kind):
+        return _read_as(array, name, "boolean")
+    if is_number(kind):
+        return _number(array, read_numbers(array, name, Cells()), weights)
+    if is_date(kind):
+        return _read_as(array, name, "date")
+    if pa.types.is_dictionary(kind):
+        return _read_as(array, name, "category")
+    if is_text(kind):
+        return _text(array, name, weights, alone=alone)
+    raise DataError(
+        f"{table_name(name)} holds {kind}, which is not a kind of feature; "
+        "accepted are numbers, truth values, texts, categories, dates and times",
+        column=name,
+        hint="Drop it, or spread it over columns of those kinds.",
+    )
+
+
+def _read_as(array: Column, name: str, kind: Kind) -> Inspected:
+    """Read a column as a kind that is settled."""
+    if kind == "boolean":
+        return Inspected(kind, values=read_booleans(array, name, Cells()))
+    if kind == "number":
+        return Inspected(kind, values=read_numbers(array, name, Cells()))
+    if kind == "date":
+        return Inspected(kind, values=read_dates(array, name, Cells()))
+    return Inspected(kind, coded=read_coded(array, name))
+
+
+def _number(array: Column, values: Floats, weights: Floats | None) -> Inspected:
+    """Return a number column; whole numbers with few levels are coded as well, where they look like codes."""
+    return Inspected("number", values=values, coded=integer_codes(array, values, weights))
+
+
+def integer_codes(array: Column, values: Floats, weights: Floats | None) -> Coded | None:
+    """Return the levels of whole numbers that may be codes rather than amounts, or None.
+
+    They may be where the column has 3 to 12 different values, or up to 32 whose counts rise and fall at
+    least three times along the number line: amounts have one hump, codes have any shape. Texts must be
+    written as whole numbers ("3", not "3.0"); a float column must have missing values, as frames turn whole
+    numbers with gaps into floats.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    head = values[:2000]
+    if np.unique(head[np.isfinite(head)]).size > JAGGED_MAX_LEVELS:
+        return None
+    if is_text(array.type):
+        if pc.any(pc.match_substring_regex(array, "[.eE]")).as_py():
+            return None
+    elif not (pa.types.is_integer(array.type) or (pa.types.is_floating(array.type) and array.null_count)):
+        return None
+    known = np.isfinite(values)
+    levels, inverse = np.unique(values[known], return_inverse=True)
+    if not 3 <= levels.size <= JAGGED_MAX_LEVELS or (levels != np.floor(levels)).any():
+        return None
+    counts = np.bincount(inverse, weights=None if weights is None else weights[known])
+    return code_numbers(values) if levels.size <= CODE_MAX_LEVELS or humps(counts) >= 3 else None
+
+
+def humps(counts: np.ndarray[tuple[int], np.dtype[np.floating | np.integer]]) -> int:
+    """Return how many counts stand out from both neighbours by three standard errors.
+
+    Examples
+    --------
+    >>> humps(np.array([900, 100, 700, 100, 500, 400])), humps(np.array([100, 900, 500, 80, 2]))
+    (3, 1)
+    """
+    padded = np.concatenate([[0.0], np.asarray(counts, dtype=np.float64), [0.0]])
+    own = padded[1:-1]
+    neighbour = np.maximum(padded[:-2], padded[2:])
+    return int(np.count_nonzero(own - neighbour > 3 * np.sqrt(own)))
+
+
+def _text(array: Column, name: str, weights: Floats | None, *, alone: bool) -> Inspected:
+    """Return what a column of texts is: numbers, dates, texts, categories or row identifiers."""
+    values = try_numbers(array)
+    if values is not None and np.isnan(values).all():
+        return Inspected("drop", "no value in training")
+    if values is not None:
+        return _number(array, values, weights)
+    parts = try_dates(array)
+    if parts is not None:
+        return Inspected("date", values=parts)
+    coded = read_coded(array, name)
+    if not coded.values:
+        return Inspected("text", coded=coded) if alone else Inspected("drop", "no value in training")
+    kind = "text" if alone else text_kind(coded, weights)
+    return (
+        Inspected("drop", "looks like a row identifier") if kind == "drop" else Inspected(kind, coded=coded)
+    )
+
+
+def text_kind(coded: Coded, weights: Floats | None) -> Kind:
+    """Return whether texts are ``"text"``, ``"category"``, or identifiers of rows to ``"drop"``.
+
+    Text: on average 3 words or more, and at least half of the rows (or 1,000 values) differ. Else, where
+    levels that are common enough for a slot cover less than half of the rows: text if there are 1.5 words
+    or more (names), an identifier if they cover less than a tenth. All else is a category.
+    """
+    counts, missing = level_counts(coded, weights)
+    known = float(counts.sum())
+    present = counts > 0
+    n_distinct = int(np.count_nonzero(present))
+    words = float(np.mean([len(v.split()) for v, here in zip(coded.values, present, strict=True) if here]))
+    many = n_distinct / known >= TEXT_MIN_DISTINCT_SHARE or n_distinct >= TEXT_MIN_DISTINCT
+    if words >= TEXT_MIN_WORDS and many:
+        return "text"
+    covered = float(counts[counts >= enough(known + missing)].sum()) / known
+    if covered < 0.5 and words >= NAME_MIN_WORDS:
+        return "text"
+    return "drop" if covered < 0.1 else "category"

@@ -1,0 +1,401 @@
+"""From encoded rows and a plan to a trained, calibrated network: the one place where the parts of a fit meet.
+
+::
+
+    Encoded + labels --split--> Rows, Validator --train / minimise--> parameters --held-out logits--> Calibration
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softmaxnet.backward import Parameters
+from softmaxnet.calibration import Calibration, fit_calibration, held_out_log_loss_after_temperature
+from softmaxnet.data.split import stratified_folds, stratified_holdout
+from softmaxnet.features.encoded import Encoded
+from softmaxnet.full_batch import minimise
+from softmaxnet.network import NetworkSpec
+from softmaxnet.recipe import Plan
+from softmaxnet.softmax import log_softmax
+from softmaxnet.training import Rows, Schedule, Validator, network_logits, scaled_spec, train
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Examples", "Fitted", "fit_network"]
+
+PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00001)
+"""Weight decays of softmax regression that little data chooses from by cross-validation."""
+NETWORK_MARGIN = 0.98
+"""On little data a network must beat softmax regression by this factor, for the choice itself costs something."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Encoded rows with their targets and weights.
+
+    Attributes
+    ----------
+    encoded : Encoded
+    target : ndarray of shape (n_rows,), int64 labels; or (n_rows, n_classes), rows of probabilities
+    weight : ndarray of shape (n_rows,), float64, positive
+    groups : ndarray of shape (n_rows,), optional
+    """
+
+    encoded: Encoded
+    target: NDArray[Any]
+    weight: NDArray[np.float64]
+    groups: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.target)
+
+    def take(self, rows: NDArray[Any]) -> Examples:
+        """Return some of the rows."""
+        encoded = self.encoded
+        sparse = None if encoded.sparse is None else encoded.sparse[rows]
+        return Examples(
+            replace(encoded, dense=encoded.dense[rows], sparse=sparse),
+            self.target[rows],
+            self.weight[rows],
+            None if self.groups is None else self.groups[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network in NumPy, its calibration, and how it went."""
+
+    spec: NetworkSpec
+    params: dict[str, NDArray[Any]]
+    calibration: Calibration
+    plan: Plan
+    history: list[dict[str, float]]
+    metrics: dict[str, float | None]
+    n_iter: int
+    stopped_by: str
+
+
+OnEpoch = Callable[[dict[str, float]], None]
+
+
+def fit_network(
+    examples: Examples,
+    n_classes: int,
+    plan: Plan,
+    *,
+    seed: int,
+    validation: Examples | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> Fitted:
+    """Train as the plan says and calibrate on the rows that were held out.
+
+    Parameters
+    ----------
+    examples : Examples
+    n_classes : int
+    plan : Plan
+    seed : int
+    validation : Examples, optional
+        The user's own; where given nothing is held out of ``examples``.
+    on_epoch : callable, optional
+
+    Raises
+    ------
+    TrainingDivergedError
+    """
+    if plan.solver == "lbfgs" or plan.validation == "folds":
+        return _fit_whole(examples, n_classes, plan, seed, validation, on_epoch)
+    training = examples
+    if plan.validation == "holdout":
+        labels = examples.target if examples.target.ndim == 1 else examples.target.argmax(1)
+        held_out = stratified_holdout(labels, plan.validation_fraction, seed, examples.groups)
+        if held_out.any() and not held_out.all():
+            training, validation = examples.take(~held_out), examples.take(held_out)
+    return _fit_minibatch(training, n_classes, plan, seed, validation, on_epoch)
+
+
+def _spec(examples: Examples, n_classes: int, plan: Plan) -> NetworkSpec:
+    encoded = examples.encoded
+    return NetworkSpec(
+        n_dense=encoded.dense.shape[1],
+        n_sparse=0 if encoded.sparse is None else encoded.sparse.shape[1],
+        n_classes=n_classes,
+        hidden_layer_sizes=plan.hidden_layer_sizes,
+        activation=plan.activation,
+        n_members=plan.n_members,
+        output=plan.output,
+        n_frequencies=plan.n_frequencies,
+        embedding_size=plan.embedding_size,
+    )
+
+
+def _dtype(precision: str) -> Any:
+    import torch
+
+    return torch.float64 if precision == "float64" else torch.float32
+
+
+def _rows(examples: Examples, dtype: Any) -> Rows:
+    import torch
+
+    dense = torch.from_numpy(np.require(examples.encoded.dense, requirements="CW"))
+    target = torch.from_numpy(np.require(examples.target, requirements="CW"))
+    weight = torch.from_numpy(examples.weight / examples.weight.mean())
+    return Rows(
+        dense=dense if dense.dtype == torch.uint8 else dense.to(dtype),
+        target=target if target.ndim == 1 else target.to(dtype),
+        weight=weight.to(dtype),
+        scale=examples.encoded.dense_scale,
+        sparse=examples.encoded.sparse,
+    )
+
+
+def schedule_of(plan: Plan) -> Schedule:
+    """Return what the training loop needs of a plan."""
+    return Schedule(
+        learning_rate=plan.learning_rate,
+        batch_size=plan.batch_size,
+        max_epochs=plan.max_epochs,
+        shape=plan.learning_rate_schedule,
+        betas=plan.betas,
+        weight_decay=plan.weight_decay or 0.0,
+        dropout=plan.dropout,
+        label_smoothing=plan.label_smoothing,
+        table_rate=plan.table_rate,
+        average_power=plan.average_power,
+        n_iter_no_change=plan.n_iter_no_change,
+        max_seconds=plan.max_seconds,
+    )
+
+
+def new_parameters(spec: NetworkSpec, plan: Plan, seed: int, dtype: Any) -> Parameters:
+    """Return initialised parameters in the plan's parametrisation."""
+    parameters = Parameters(scaled_spec(spec, plan.parametrization), dtype=dtype)
+    generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, 3]))
+    parameters.initialise(generator, plan.initial_gain, plan.zero_head)
+    return parameters
+
+
+def numpy_params(parameters: Parameters, flat: Any = None, table: Any = None) -> dict[str, NDArray[Any]]:
+    """Return the parameters as the forward pass takes them, in NumPy."""
+    return {name: value.cpu().numpy().copy() for name, value in parameters.effective(flat, table).items()}
+
+
+def _fit_minibatch(
+    training: Examples,
+    n_classes: int,
+    plan: Plan,
+    seed: int,
+    validation: Examples | None,
+    on_epoch: OnEpoch | None,
+) -> Fitted:
+    dtype = _dtype(plan.precision)
+    spec = _spec(training, n_classes, plan)
+    parameters = new_parameters(spec, plan, seed, dtype)
+    validator = None if validation is None else Validator(spec, _rows(validation, dtype))
+    result = train(
+        parameters, _rows(training, dtype), schedule_of(plan), seed=seed, validator=validator, on_epoch=on_epoch
+    )
+    calibration, metrics = Calibration(), _no_metrics()
+    if validator is not None and validation is not None:
+        logits = validator.logits(parameters, result.flat, result.table)
+        calibration = _calibrate(logits, validation, plan)
+        metrics = _metrics(calibration.transform(logits), validation)
+    params = numpy_params(parameters, result.flat, result.table)
+    return Fitted(
+        spec, params, calibration, plan, result.history, metrics, len(result.history), result.stopped_by
+    )
+
+
+def _calibrate(logits: NDArray[Any], held_out: Examples, plan: Plan) -> Calibration:
+    """Return the calibration that held-out rows ask for; none where targets are not labels."""
+    if plan.calibration is None or held_out.target.ndim > 1 or plan.output == "sigmoid":
+        return Calibration()
+    return fit_calibration(logits, held_out.target, held_out.weight, method=plan.calibration)
+
+
+def _no_metrics() -> dict[str, float | None]:
+    return {"log_loss": None, "accuracy": None, "n_held_out": 0}
+
+
+def _metrics(logits: NDArray[Any], held_out: Examples) -> dict[str, float | None]:
+    log_proba, target = log_softmax(logits), held_out.target
+    if target.ndim == 1:
+        losses = -log_proba[np.arange(len(target)), target]
+        correct = logits.argmax(1) == target
+    else:
+        losses = -np.where(target > 0, target * log_proba, 0.0).sum(1)
+        correct = logits.argmax(1) == target.argmax(1)
+    return {
+        "log_loss": float(np.average(losses, weights=held_out.weight)),
+        "accuracy": float(np.average(correct, weights=held_out.weight)),
+        "n_held_out": len(target),
+    }
+
+
+# --- rows looked at whole: softmax regression and little data --------------------------------------------------
+
+
+def _fit_whole(
+    examples: Examples,
+    n_classes: int,
+    plan: Plan,
+    seed: int,
+    validation: Examples | None,
+    on_epoch: OnEpoch | None,
+) -> Fitted:
+    """Fit softmax regression, a network by full-batch steps, or, on little data, whichever validates better."""
+    if plan.validation != "folds":
+        return _fit_full_batch(examples, n_classes, plan, seed, validation)
+    examples = canonical(examples)
+    labels = examples.target
+    n_folds = min(plan.n_folds, max(int(np.bincount(labels).max()), 2))
+    folds = stratified_folds(labels, n_folds, seed, examples.groups)
+    linear = None
+    if plan.solver == "lbfgs" or plan.hidden_layer_sizes == (64, 64):
+        linear = _cross_validated_regression(examples, n_classes, plan, seed, folds)
+        if plan.solver == "lbfgs":
+            return linear
+    network = _fit_folds(examples, n_classes, plan, seed, folds, on_epoch)
+    if linear is None or _score(network) < NETWORK_MARGIN * _score(linear):
+        return network
+    return linear
+
+
+def _score(fitted: Fitted) -> float:
+    loss = fitted.metrics["log_loss"]
+    return math.inf if loss is None else loss
+
+
+def canonical(examples: Examples) -> Examples:
+    """Return the rows in sorted order, equal ones merged into one that has their weight.
+
+    A row of weight 2 and the same row twice are then one and the same input, and so is any order of the rows: what is
+    fitted does not depend on how the data was written down, to the last bit.
+    """
+    encoded = examples.encoded
+    dense = np.asarray(encoded.dense, dtype=np.float64) * encoded.dense_scale
+    keys = [dense]
+    if encoded.sparse is not None:
+        keys.append(encoded.sparse.toarray().astype(np.float64))
+    if examples.groups is not None:
+        keys.append(np.unique(examples.groups, return_inverse=True)[1][:, None].astype(np.float64))
+    keys.append(examples.target[:, None].astype(np.float64))
+    _, first, inverse = np.unique(np.hstack(keys) + 0.0, axis=0, return_index=True, return_inverse=True)
+    weight = np.bincount(inverse.ravel(), weights=examples.weight)
+    merged = examples.take(first)
+    return Examples(Encoded(dense[first], 1.0, merged.encoded.sparse), merged.target, weight, merged.groups)
+
+
+def _fit_full_batch(
+    examples: Examples, n_classes: int, plan: Plan, seed: int, validation: Examples | None
+) -> Fitted:
+    """Fit all rows by L-BFGS; the user's validation rows, where there are any, calibrate."""
+    import torch
+
+    spec = _spec(examples, n_classes, plan)
+    parameters = new_parameters(spec, plan, seed, torch.float64)
+    large = examples.encoded.dense.size * n_classes > 50_000_000
+    rows = _rows(examples, torch.float32 if large else torch.float64)
+    found = minimise(
+        parameters,
+        rows,
+        weight_decay=plan.weight_decay or 0.0,
+        tolerance=1e-6 if large else 1e-10,
+        max_iter=plan.max_epochs,
+        label_smoothing=plan.label_smoothing,
+        compute_dtype=torch.float32 if large else None,
+    )
+    calibration, metrics = Calibration(), _no_metrics()
+    if validation is not None:
+        logits = network_logits(spec, parameters.effective(), _rows(validation, torch.float64))
+        calibration = _calibrate(logits, validation, plan)
+        metrics = _metrics(calibration.transform(logits), validation)
+    history = [{"epoch": found.n_iter, "loss": found.objective}]
+    return Fitted(
+        spec, numpy_params(parameters), calibration, plan, history, metrics, max(found.n_iter, 1), "converged"
+    )
+
+
+def _cross_validated_regression(
+    examples: Examples, n_classes: int, plan: Plan, seed: int, folds: NDArray[np.int64]
+) -> Fitted:
+    """Choose the weight decay of softmax regression by cross-validation and fit all rows with it."""
+    linear = replace(plan, hidden_layer_sizes=(), n_members=1, solver="lbfgs", parametrization="standard", dropout=0.0)
+    penalties = PENALTIES if plan.weight_decay is None or plan.solver != "lbfgs" else (plan.weight_decay,)
+    held_out = folds >= 0
+    logits = _out_of_fold_logits(examples, n_classes, linear, folds, penalties)
+    losses = [_temperature_loss(z[held_out], examples.take(held_out)) for z in logits]
+    best = int(np.argmin(losses))
+    chosen = replace(linear, weight_decay=penalties[best])
+    fitted = _fit_full_batch(examples, n_classes, chosen, seed, None)
+    rows = examples.take(held_out)
+    calibration = _calibrate(logits[best][held_out], rows, plan)
+    metrics = _metrics(calibration.transform(logits[best][held_out]), rows)
+    return replace(fitted, calibration=calibration, metrics=metrics)
+
+
+def _temperature_loss(logits: NDArray[Any], rows: Examples) -> float:
+    return held_out_log_loss_after_temperature(logits, rows.target, rows.weight)[0]
+
+
+def _out_of_fold_logits(
+    examples: Examples, n_classes: int, plan: Plan, folds: NDArray[np.int64], penalties: tuple[float, ...]
+) -> list[NDArray[np.float64]]:
+    """Return, for every penalty, the logits of each row from the model that did not see its fold."""
+    import torch
+
+    spec = _spec(examples, n_classes, plan)
+    out = [np.zeros((len(examples), n_classes)) for _ in penalties]
+    for fold in np.unique(folds[folds >= 0]):
+        inside, outside = folds != fold, folds == fold
+        parameters = new_parameters(spec, plan, 0, torch.float64)
+        rows, held_out = _rows(examples.take(inside), torch.float64), _rows(examples.take(outside), torch.float64)
+        # From strong penalties to weak ones, each from where the one before ended.
+        for logits, penalty in zip(out, penalties, strict=True):
+            minimise(parameters, rows, weight_decay=penalty, tolerance=1e-5, max_iter=200)
+            logits[outside] = network_logits(spec, parameters.effective(), held_out)
+    return out
+
+
+def _fit_folds(
+    examples: Examples,
+    n_classes: int,
+    plan: Plan,
+    seed: int,
+    folds: NDArray[np.int64],
+    on_epoch: OnEpoch | None,
+) -> Fitted:
+    """Train members that each hold out a fold of their own: every row trains most members and validates the others."""
+    import torch
+
+    dtype = _dtype(plan.precision)
+    spec = _spec(examples, n_classes, plan)
+    n_folds = int(folds.max()) + 1
+    rows = _rows(examples, dtype)
+    rows.fold = torch.from_numpy(folds)
+    rows.member_fold = torch.arange(spec.n_members) % n_folds
+    parameters = new_parameters(spec, plan, seed, dtype)
+    validator = Validator(spec, rows)
+    result = train(parameters, rows, schedule_of(plan), seed=seed, validator=validator, on_epoch=on_epoch)
+    logits = validator.logits(parameters, result.flat, result.table)
+    known = np.isin(folds, rows.member_fold.numpy())
+    held_out = examples.take(known)
+    calibration = _calibrate(logits[known], held_out, plan)
+    return Fitted(
+        spec,
+        numpy_params(parameters, result.flat, result.table),
+        calibration,
+        plan,
+        result.history,
+        _metrics(calibration.transform(logits[known]), held_out),
+        len(result.history),
+        result.stopped_by,
+    )

@@ -1,0 +1,163 @@
+"""Full-batch L-BFGS: softmax regression, and any network on data small enough to look at whole in every step.
+
+It minimises, over all rows, in float64::
+
+    F(theta) = sum_i w_i loss_i / sum_i w_i  +  weight_decay / 2 |W|^2      (biases free)
+
+to a gradient of ``tolerance`` (L-BFGS-B of Byrd et al. 1995, in SciPy).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softmaxnet.backward import BackwardPass, Parameters
+from softmaxnet.errors import TrainingDivergedError
+from softmaxnet.training import Rows, window_batches
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["FullBatchResult", "minimise"]
+
+CHUNK_ROWS = 8192
+CURVATURE_PAIRS = 20
+
+
+@dataclass(frozen=True)
+class FullBatchResult:
+    """Where the minimiser ended: objective [nats], largest entry of the gradient, iterations, evaluations."""
+
+    objective: float
+    gradient_norm: float
+    n_iter: int
+    n_evaluations: int
+    converged: bool
+
+
+def minimise(
+    parameters: Parameters,
+    rows: Rows,
+    *,
+    weight_decay: float,
+    tolerance: float = 1e-10,
+    max_iter: int = 1000,
+    label_smoothing: float = 0.0,
+    compute_dtype: Any = None,
+) -> FullBatchResult:
+    """Minimise the objective in place, from the parameters as they are.
+
+    Parameters
+    ----------
+    parameters : Parameters, float64
+    rows : Rows
+        All of them are looked at in every evaluation, in chunks of 8,192.
+    weight_decay : float
+    tolerance : float
+        Largest entry of the gradient at which to stop.
+    max_iter : int
+    label_smoothing : float
+    compute_dtype : torch dtype of the matrix products, optional
+        float32 makes large problems twice as fast; sums over chunks stay float64.
+
+    Raises
+    ------
+    TrainingDivergedError
+        Where objective or gradient is not finite.
+    """
+    from scipy.optimize import minimize
+
+    objective = _Objective(parameters, rows, weight_decay, label_smoothing, compute_dtype)
+    start = objective.vector()
+    found = minimize(
+        objective,
+        start,
+        method="L-BFGS-B",
+        jac=True,
+        options={
+            "maxiter": max_iter,
+            "maxfun": 4 * max_iter,
+            "ftol": 0.0,
+            "gtol": tolerance,
+            "maxcor": CURVATURE_PAIRS,
+            "maxls": 50,
+        },
+    )
+    objective.assign(found.x)
+    gradient_norm = float(np.abs(found.jac).max(initial=0.0))
+    if not (np.isfinite(found.fun) and np.isfinite(gradient_norm)):
+        raise TrainingDivergedError(
+            "the training objective is not finite",
+            hint="Look for huge numbers among the features (features='auto' scales them).",
+        )
+    # A line search that can no longer descend has met rounding, which is convergence too.
+    converged = gradient_norm <= max(tolerance, 1e-6)
+    if not converged and found.nit >= max_iter:
+        warnings.warn(
+            f"L-BFGS stopped after {found.nit} iterations with a gradient of {gradient_norm:.1e}; raise max_epochs",
+            stacklevel=2,
+        )
+    return FullBatchResult(float(found.fun), gradient_norm, int(found.nit), int(found.nfev), converged)
+
+
+class _Objective:
+    """Objective and gradient as functions of one float64 vector."""
+
+    def __init__(
+        self, parameters: Parameters, rows: Rows, weight_decay: float, label_smoothing: float, compute_dtype: Any
+    ) -> None:
+        import torch
+
+        self.parameters, self.rows, self.weight_decay = parameters, rows, weight_decay
+        n = len(rows)
+        self.bounds = [(start, min(start + CHUNK_ROWS, n)) for start in range(0, n, CHUNK_ROWS)]
+        largest = min(n, CHUNK_ROWS)
+        self.work = parameters if compute_dtype is None else Parameters(parameters.spec, dtype=compute_dtype)
+        self.backward = BackwardPass(self.work, largest, label_smoothing=label_smoothing)
+        self.input = torch.empty(largest, rows.dense.shape[1], dtype=self.backward.dtype)
+        self.order = np.arange(n)
+        self.total_weight = float(rows.weight.double().sum())
+        self.n_flat = parameters.flat.numel()
+
+    def vector(self) -> NDArray[np.float64]:
+        """Return all parameters as one vector, the table's after the flat ones."""
+        parts = [self.parameters.flat.double().numpy()]
+        if self.parameters.table is not None:
+            parts.append(self.parameters.table.double().numpy().ravel())
+        return np.concatenate(parts)
+
+    def assign(self, vector: NDArray[np.float64]) -> None:
+        """Set the parameters from a vector."""
+        import torch
+
+        whole = torch.from_numpy(vector)
+        for target in {id(p): p for p in (self.parameters, self.work)}.values():
+            target.flat.copy_(whole[: self.n_flat])
+            if target.table is not None:
+                target.table.copy_(whole[self.n_flat :].view(target.table.shape))
+
+    def __call__(self, vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        self.assign(vector)
+        loss = 0.0
+        gradient = np.zeros_like(vector)
+        table = None if self.work.table is None else gradient[self.n_flat :].reshape(self.work.table.shape)
+        for bound in self.bounds:
+            for dense, sparse, target, weight in window_batches(self.rows, None, [bound], self.input, divisor=1.0):
+                loss += float(self.backward(dense, target, weight, sparse))
+                gradient[: self.n_flat] += self.backward.gradient.numpy()
+                if table is not None and self.backward.table_gradient is not None:
+                    # The rows of a batch's gradient are distinct, so plain indexing adds each of them once.
+                    table[self.backward.table_gradient.rows.numpy()] += self.backward.table_gradient.values.numpy()
+        loss /= self.total_weight
+        gradient /= self.total_weight
+        decayed = [slice(0, self.parameters.n_decayed)]
+        if table is not None:
+            decayed.append(slice(self.n_flat, None))
+        for part in decayed:
+            loss += 0.5 * self.weight_decay * float(vector[part] @ vector[part])
+            gradient[part] += self.weight_decay * vector[part]
+        return loss, gradient
