@@ -376,7 +376,7 @@ def test_unreadable_file(write, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_compressed(write) -> None:
-    """Files of gzip and Zstandard are told by their bytes, whatever the name; cut or damaged ones are DataErrors."""
+    """Gzip and Zstandard are told by their bytes, whatever the name; damaged ones are DataErrors."""
     text = b"a,y\n" + b"1,u\n" * 1000
     packed = {"d.csv.gz": gzip.compress(text), "d.csv.zst": pa.compress(text, "zstd", asbytes=True)}
     for name, data in packed.items():

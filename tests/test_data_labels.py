@@ -45,7 +45,8 @@ def test_types_are_kept(y: object, classes: list[object], dtype: object) -> None
     assert found.tolist() == classes
     assert found.dtype == dtype
     assert labels.dtype == np.int64
-    assert found[labels].tolist() == list(y)  # type: ignore[call-overload]
+    given = y.to_pylist() if isinstance(y, pa.ChunkedArray) else list(y)  # type: ignore[call-overload]
+    assert found[labels].tolist() == given
 
 
 def test_one_true_and_text_are_different() -> None:

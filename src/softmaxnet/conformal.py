@@ -267,9 +267,7 @@ def fit_sets(
     [0.8]
     """
     if method not in METHODS:
-        raise UsageError(
-            f"the method of prediction sets must be one of {', '.join(METHODS)}. Got {method!r} instead"
-        )
+        raise UsageError(f"method of the sets must be one of {', '.join(METHODS)}. Got {method!r} instead")
     if not (0 <= penalty < math.inf and free_rank >= 0):
         raise UsageError(
             f"penalty and free_rank must not be negative. Got {penalty!r} and {free_rank!r} instead"
@@ -396,10 +394,10 @@ def _checked_tensors(tensors: Mapping[str, Any], n_classes: int | None) -> tuple
             raise ModelFileError(
                 f"conformal: the tensor 'conformal.counts' is no int64 vector of {n_classes}"
             )
-        if counts.min() < 0 or int(counts.sum()) != len(scores):
+        if counts.min() < 0 or counts.max() > len(scores) or int(counts.sum()) != len(scores):
             raise ModelFileError("conformal: 'conformal.counts' does not add up to the scores")
     falls = np.flatnonzero(np.diff(scores) < 0) + 1
-    starts = [] if counts is None else np.cumsum(counts)
+    starts = np.zeros(0, dtype=np.int64) if counts is None else np.cumsum(counts)
     if not np.isin(falls, starts).all():
         raise ModelFileError("conformal: the tensor 'conformal.scores' is not sorted")
     return scores, counts

@@ -23,11 +23,12 @@ from softmaxnet.data.frames import as_input
 from softmaxnet.data.labels import encode_labels, lookup_labels
 from softmaxnet.errors import DataError, SoftmaxError, UsageError
 from softmaxnet.features.encoder import FeatureEncoder
-from softmaxnet.fitting import Examples, Fitted, fit_network
+from softmaxnet.fitting import Examples, Fitted, fit_network, operations_per_step
 from softmaxnet.model import SoftmaxModel
 from softmaxnet.model_file import save_model
 from softmaxnet.network import ACTIVATIONS
 from softmaxnet.recipe import DataShape, Plan, resolve
+from softmaxnet.threads import limited_threads, worthwhile_threads
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -294,7 +295,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         plan = self._plan(examples, validation)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with _threads(self.n_jobs):
+        with limited_threads(worthwhile_threads(self.n_jobs, operations_per_step(examples, len(self.classes_), plan))):
             fitted = fit_network(
                 examples, len(self.classes_), plan, seed=seed, validation=validation, on_epoch=on_epoch
             )
@@ -439,7 +440,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         With ensemble members they are ``logsumexp_m(log_softmax(z_m)) - ln M``.
         """
-        logits = self.model_.decision_function(X) if False else self._logits(X)
+        logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def _logits(self, X: Any) -> NDArray[np.float64]:
@@ -604,26 +605,3 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
     jobs = parameters["n_jobs"]
     if jobs is not None and not (is_number(jobs, numbers.Integral) and jobs != 0):
         refuse("n_jobs", "None or an int other than 0")
-
-
-class _threads:
-    """Run with a number of PyTorch threads and put the former one back."""
-
-    def __init__(self, n_jobs: int | None) -> None:
-        self.n_jobs = n_jobs
-
-    def __enter__(self) -> None:
-        import os
-
-        import torch
-
-        self.before = torch.get_num_threads()
-        wanted = self.before if self.n_jobs is None else self.n_jobs
-        if wanted < 0:
-            wanted = max((os.cpu_count() or 1) + 1 + wanted, 1)
-        torch.set_num_threads(wanted)
-
-    def __exit__(self, *_: object) -> None:
-        import torch
-
-        torch.set_num_threads(self.before)

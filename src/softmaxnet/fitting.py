@@ -121,6 +121,14 @@ def fit_network(
     return _fit_minibatch(training, n_classes, plan, seed, validation, on_epoch)
 
 
+def operations_per_step(examples: Examples, n_classes: int, plan: Plan) -> float:
+    """Return the floating-point operations of one step: six for each weight and row (forward, two products back)."""
+    sizes = _spec(examples, n_classes, plan).layer_sizes
+    weights = plan.n_members * sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+    rows = len(examples) if plan.solver == "lbfgs" else min(plan.batch_size, len(examples))
+    return 6.0 * rows * weights
+
+
 def _spec(examples: Examples, n_classes: int, plan: Plan) -> NetworkSpec:
     encoded = examples.encoded
     return NetworkSpec(

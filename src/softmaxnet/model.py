@@ -43,8 +43,8 @@ class SoftmaxModel:
     """Features, layers, calibration and class labels: everything that turns rows into probabilities.
 
     A model is immutable and may be used from many threads at once. It computes in float64 where its network
-    has at most 100,000 parameters or where its parameters are float64, and in float32 otherwise; probabilities
-    and log-probabilities are float64 in either case.
+    has at most 100,000 parameters or where they are float64, and in float32 otherwise; probabilities and
+    log-probabilities are float64 in either case.
 
     Parameters
     ----------

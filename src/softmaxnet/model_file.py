@@ -320,37 +320,31 @@ def inspect_model(source: Source) -> dict[str, object]:
 
 
 def _load(file: BinaryIO, n_bytes: int) -> tuple[SoftmaxModel, Golden, str]:
+    """Return the model, its golden rows and its digest."""
     container = read_container(file, n_bytes)
     about = _Description.of(container)
     about.check_tensors(container)
     tensors = container.read(file, about.digest)
     spec, data = about.spec, about.data
     encoder = _decode_features(data["features"], tensors)
-    calibration = Calibration.from_state(data["calibration"], tensors, n_classes=spec.n_classes)
-    conformal = None
-    if data["conformal"] is not None:
-        conformal = PredictionSets.from_state(data["conformal"], tensors)
-        if conformal.n_classes != spec.n_classes:
-            raise ModelFileError(
-                f"the prediction sets have {conformal.n_classes} classes; the network {spec.n_classes}"
-            )
-    golden = Golden.from_state(
-        data["golden"], tensors, n_features=encoder.n_features_in, n_classes=spec.n_classes
-    )
-    explained = {*parameter_shapes(spec), *about.class_tensors, *calibration.to_state()[1], *golden.tensors}
-    explained |= set() if conformal is None else set(conformal.to_state()[1])
-    for name in tensors:
-        if name not in explained and not name.startswith("features."):
-            raise ModelFileError(f"it has the tensor {name[:80]!r}, which its description does not explain")
     if (encoder.n_dense, encoder.n_sparse) != (spec.n_dense, spec.n_sparse):
         raise ModelFileError(
             f"the features give {encoder.n_dense} dense and {encoder.n_sparse} sparse inputs; "
             f"the network takes {spec.n_dense} and {spec.n_sparse}"
         )
+    calibration = Calibration.from_state(data["calibration"], tensors, n_classes=spec.n_classes)
+    conformal = _decode_sets(data["conformal"], tensors, spec.n_classes)
+    golden = Golden.from_state(
+        data["golden"], tensors, n_features=encoder.n_features_in, n_classes=spec.n_classes
+    )
+    params = {name: tensors[name] for name in parameter_shapes(spec)}
+    explained = {*params, *about.class_tensors, *calibration.to_state()[1], *golden.tensors}
+    explained |= set(conformal.to_state()[1]) if conformal else set()
+    _refuse_unexplained({name for name in tensors if not name.startswith("features.")} - explained)
     model = SoftmaxModel(
         encoder,
         spec,
-        {name: tensors[name] for name in parameter_shapes(spec)},
+        params,
         calibration,
         _decode_classes(about.class_kind, tensors),
         settings=data["settings"],
@@ -359,6 +353,24 @@ def _load(file: BinaryIO, n_bytes: int) -> tuple[SoftmaxModel, Golden, str]:
         conformal=conformal,
     )
     return model, golden, about.digest
+
+
+def _decode_sets(
+    meta: Mapping[str, object] | None, tensors: Mapping[str, npt.NDArray[Any]], n_classes: int
+) -> PredictionSets | None:
+    if meta is None:
+        return None
+    sets = PredictionSets.from_state(meta, tensors)
+    if sets.n_classes != n_classes:
+        raise ModelFileError(
+            f"the prediction sets have {sets.n_classes} classes; the network has {n_classes}"
+        )
+    return sets
+
+
+def _refuse_unexplained(names: set[str]) -> None:
+    if names:
+        raise ModelFileError(f"it has the tensor {min(names)[:80]!r}, which its description does not explain")
 
 
 def _decode_features(meta: Mapping[str, object], tensors: Mapping[str, npt.NDArray[Any]]) -> FeatureEncoder:
@@ -370,9 +382,7 @@ def _decode_features(meta: Mapping[str, object], tensors: Mapping[str, npt.NDArr
         raise
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ModelFileError(f"the features of the model file do not fit together: {error}") from None
-    extra = set(own) - set(encoder.to_state()[1])
-    if extra:
-        raise ModelFileError(f"it has the tensor {min(extra)[:80]!r}, which its description does not explain")
+    _refuse_unexplained(set(own) - set(encoder.to_state()[1]))
     return encoder
 
 

@@ -350,7 +350,7 @@ def encode(tensors: Tensors, text: str) -> tuple[list[bytes | memoryview], str]:
 
     Parameters
     ----------
-    tensors : mapping of str to array, of one of the dtypes float64, float32, int64, int32, uint32, uint8, bool
+    tensors : mapping of str to array, of float64, float32, int64, int32, uint32, uint8 or bool
     text : str
         Contains ``"digest":"`` followed by 64 zeros, once; the digest takes their place.
     """

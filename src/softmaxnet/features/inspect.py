@@ -29,7 +29,7 @@ TEXT_MIN_WORDS = 3.0
 TEXT_MIN_DISTINCT_SHARE = 0.5
 TEXT_MIN_DISTINCT = 1000
 NAME_MIN_WORDS = 1.5
-CODE_MAX_LEVELS, JAGGED_MAX_LEVELS = 12, 32
+CODE_MAX_LEVELS, JAGGED_MAX_LEVELS, CODE_MIN_ROWS = 12, 32, 10
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ def _number(array: Column, values: Floats, weights: Floats | None) -> Inspected:
 def integer_codes(array: Column, values: Floats, weights: Floats | None) -> Coded | None:
     """Return the levels of whole numbers that may be codes rather than amounts, or None.
 
-    They may be where the column has 3 to 12 different values, or up to 32 whose counts rise and fall at
-    least three times along the number line: amounts have one hump, codes have any shape. Texts must be
-    written as whole numbers ("3", not "3.0"); a float column must have missing values, as frames turn whole
-    numbers with gaps into floats.
+    They may be where the column has 3 to 12 different values, or up to 32 whose counts rise and fall at least
+    three times along the number line (amounts have one hump, codes have any shape), each in 10 rows on average.
+    Texts must be written as whole numbers ("3", not "3.0"); a float column must have missing values, as frames
+    turn whole numbers with gaps into floats.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -125,6 +125,8 @@ def integer_codes(array: Column, values: Floats, weights: Floats | None) -> Code
     if not 3 <= levels.size <= JAGGED_MAX_LEVELS or (levels != np.floor(levels)).any():
         return None
     counts = np.bincount(inverse, weights=None if weights is None else weights[known])
+    if counts.sum() < CODE_MIN_ROWS * levels.size:
+        return None
     return code_numbers(values) if levels.size <= CODE_MAX_LEVELS or humps(counts) >= 3 else None
 
 

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from softmaxnet.errors import DataError
 from softmaxnet.features import state
 from softmaxnet.features.columns import Cells, matrix_name
-from softmaxnet.features.encoded import Encoded
+from softmaxnet.features.encoded import Encoded, narrow
 from softmaxnet.features.numbers import CURVED, PLAIN, RAW, NumberBlock, Statistics, fit_numbers, infinite
 from softmaxnet.features.quantiles import Floats
 

@@ -242,7 +242,7 @@ def fit_table(
     kinds = tuple(column.kind for column in found)
     sources = block_sources(kinds)
     block, seen = _fit_block(found, names, weights, raw=raw, n_bins=n_bins)
-    kept = [_category(index, column, weights) for index, column in enumerate(found)]
+    kept = [_category(index, column, weights, raw=raw) for index, column in enumerate(found)]
     categories = [column for column in kept if column is not None and column.n_slots > 1]
     texts = [
         fit_text(index, column.coded, weights)
@@ -256,8 +256,9 @@ def fit_table(
     return parts, found, seen
 
 
-def _category(index: int, column: Inspected, weights: Floats | None) -> CategoryColumn | None:
-    if column.coded is None or column.kind not in ("category", "number"):
+def _category(index: int, column: Inspected, weights: Floats | None, *, raw: bool) -> CategoryColumn | None:
+    """Return the slots of a category, or of a number that may be a code, or None."""
+    if column.coded is None or column.kind != "category" and (raw or column.kind != "number"):
         return None
     return fit_category(index, column.coded, weights)
 

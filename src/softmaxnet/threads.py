@@ -1,0 +1,87 @@
+"""How many threads a piece of work is worth, and the means to use that many and put everything back afterwards."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from softmaxnet.errors import UsageError
+
+__all__ = ["available_threads", "limited_threads", "worthwhile_threads"]
+
+SERIAL_OPERATIONS = 50_000_000
+"""Floating-point operations of a step below which a second thread costs more in waiting than it gives in work."""
+
+
+def available_threads() -> int:
+    """Return the number of threads this process may use: its CPUs, the cgroup's quota and ``OMP_NUM_THREADS``.
+
+    Examples
+    --------
+    >>> available_threads() >= 1
+    True
+    """
+    bounds = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if told.isdigit() and int(told) > 0:
+        bounds.append(int(told))
+    quota = _cgroup_quota()
+    if quota is not None:
+        bounds.append(max(math.ceil(quota), 1))
+    return max(min(bounds), 1)
+
+
+def _cgroup_quota() -> float | None:
+    """Return the CPUs that the cgroup (version 2 or 1) grants, None where it sets no bound."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+    except (OSError, ValueError):
+        try:
+            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
+            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if not (quota.isdigit() and period.isdigit() and int(period) > 0):
+        return None
+    return int(quota) / int(period)
+
+
+def worthwhile_threads(n_jobs: int | None, operations_per_step: float) -> int:
+    """Return the number of threads for steps of a size.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+        As in scikit-learn: None lets the size of the work decide, -1 is every thread, -2 every one but one.
+    operations_per_step : float
+        Floating-point operations.
+
+    Examples
+    --------
+    >>> worthwhile_threads(None, 1e6), worthwhile_threads(3, 1e6)
+    (1, 3)
+    """
+    available = available_threads()
+    if n_jobs is None:
+        return 1 if operations_per_step < SERIAL_OPERATIONS else available
+    if n_jobs == 0:
+        raise UsageError("n_jobs must be None or an int other than 0. Got 0 instead.")
+    return n_jobs if n_jobs > 0 else max(available + 1 + n_jobs, 1)
+
+
+@contextmanager
+def limited_threads(n_threads: int) -> Iterator[None]:
+    """Run with ``n_threads`` threads in PyTorch and in the BLAS of NumPy and SciPy; put the former numbers back."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    with threadpool_limits(n_threads):
+        torch.set_num_threads(n_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
