@@ -17,6 +17,7 @@ from softmaxnet.calibration import (
     fit_calibration,
     fit_temperature,
     held_out_log_loss_after_temperature,
+    log_loss_parts,
 )
 from softmaxnet.errors import DataError, ModelFileError, UsageError
 from softmaxnet.softmax import cross_entropy, softmax
@@ -71,13 +72,13 @@ def test_temperature_undoes_any_scale(scale: float) -> None:
 
 
 def test_all_right_states_an_error_of_about_half_a_row() -> None:
-    """Where all n rows are right the temperature is finite and the stated error near 1 / (2 n)."""
+    """Where all n rows are right the temperature is finite and the stated error near (1 - 1/k) / (2 n)."""
     stated = []
     for n in (20, 200, 2000):
         logits, labels = _right_rows(n, 5, margin=0.5)
         beta = fit_temperature(logits, labels)
         stated.append(float((1 - softmax(beta * logits).max(axis=1)).mean()))
-        assert 0.1 / n < stated[-1] < 1.5 / n
+        assert 0.5 < stated[-1] / ((1 - 1 / 5) / (2 * n)) < 1.2
     assert stated[0] > stated[1] > stated[2]
 
 
@@ -321,6 +322,17 @@ def test_unknown_method() -> None:
     """A method that does not exist is a usage error that lists those that do."""
     with pytest.raises(UsageError, match="'auto', 'temperature', 'matrix' or None"):
         fit_calibration(np.zeros((2, 2)), [0, 1], method="isotonic")
+
+
+def test_log_loss_parts() -> None:
+    """The calibration part is what a temperature gains: much for logits three times too large."""
+    logits, labels = _sample(4000, 5)
+    true, sharp = log_loss_parts(logits, labels), log_loss_parts(3 * logits, labels)
+    assert_allclose(true["calibration"], 0, atol=0.005)
+    assert_allclose(sharp["refinement"], true["refinement"], atol=0.005)
+    assert_allclose(sharp["calibration"], sharp["log_loss"] - true["log_loss"], atol=0.01)
+    assert_allclose(sharp["refinement"] + sharp["calibration"], cross_entropy(3 * logits, labels))
+    assert np.isnan(log_loss_parts(logits[:9], labels[:9])["refinement"])
 
 
 # --- plain data ---------------------------------------------------------------------------------------------

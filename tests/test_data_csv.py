@@ -524,3 +524,9 @@ def test_any_bytes_are_read_or_refused(tmp_path, data: bytes) -> None:
             continue
         assert isinstance(found, Dataset)
         assert found.row_lines is None or len(found.row_lines) == found.n_rows
+
+
+def test_the_page_lists_the_missing_tokens() -> None:
+    """Each missing token is on the page about data files."""
+    page = (Path(__file__).parents[1] / "docs" / "data-files.md").read_text(encoding="utf-8")
+    assert all(f"`{token}`" in page for token in MISSING_TOKENS if token)

@@ -28,7 +28,9 @@ def test_parts_agree_with_the_calendar():
         assert row[0] == (day - date(1970, 1, 1)).days
         assert row[1] == day.year
         month, weekday = 2 * np.pi * (day.month - 1) / 12, 2 * np.pi * day.weekday() / 7
-        np.testing.assert_allclose(row[2:6], [np.sin(month), np.cos(month), np.sin(weekday), np.cos(weekday)], atol=1e-15)
+        np.testing.assert_allclose(
+            row[2:6], [np.sin(month), np.cos(month), np.sin(weekday), np.cos(weekday)], atol=1e-15
+        )
         np.testing.assert_allclose(row[6:], [0, 1], atol=1e-15)
 
 
@@ -42,12 +44,20 @@ def test_times_are_points_on_the_day():
 
 
 @pytest.mark.parametrize(
-    "text", ["2020-03-04T03:06:07+02:00", "2020-03-04 01:06:07Z", "2020-03-04T01:06:07", " 2020-03-04T01:06:07.000000 "]
+    "text",
+    [
+        "2020-03-04T03:06:07+02:00",
+        "2020-03-04 01:06:07Z",
+        "2020-03-04T01:06:07",
+        " 2020-03-04T01:06:07.000000 ",
+    ],
 )
 def test_notations_of_one_moment(text):
     """Zones are taken to UTC; a blank or a T may be before the time; fractions of seconds may follow."""
     moment = datetime(2020, 3, 4, 1, 6, 7, tzinfo=UTC)
-    np.testing.assert_array_equal(parts([text, "2020-01-01"])[0], parts([moment], pa.timestamp("us", "UTC"))[0])
+    np.testing.assert_array_equal(
+        parts([text, "2020-01-01"])[0], parts([moment], pa.timestamp("us", "UTC"))[0]
+    )
 
 
 def test_arrow_types_of_one_day_agree():
@@ -73,7 +83,7 @@ def test_a_column_of_dates_becomes_numbers():
 
 
 def test_texts_that_are_no_dates_at_predict():
-    """A cell that is no ISO date is an error with column and row, or a collected cell that counts as missing."""
+    """A cell that is no ISO date is an error with column and row, or collected and then missing."""
     train = pa.table({"d": ["2020-01-01", "2020-06-01", None], "x": [1, 2, 3]})
     encoder = FeatureEncoder.fit(train)
     test = pa.table({"d": ["2020-01-01", "01/02/2020"], "x": [1, 2]})

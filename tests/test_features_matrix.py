@@ -34,7 +34,7 @@ def test_pixels_of_few_grey_levels_are_divided_by_the_largest(pictures):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64])
 def test_pixels_may_come_in_any_number_type(pictures, dtype):
-    """The same pictures as floats or integers are the same bytes; values between bytes become floats of the same scale."""
+    """The same pictures as floats or integers are the same bytes; values between bytes become floats."""
     encoder = FeatureEncoder.fit(pictures)
     encoded = encoder.transform(pictures.astype(dtype))
     assert encoded.dense.dtype == np.uint8

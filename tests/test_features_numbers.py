@@ -45,11 +45,9 @@ def test_quantiles_are_numpys_averaged_inverted_cdf(rng):
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=ANY_FLOAT), st.data()
-)
+@given(arrays(np.float64, st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=ANY_FLOAT), st.data())
 def test_weight_k_is_k_copies_in_the_encoder(X, data):
-    """An encoder fitted with whole weights, zeros among them, equals one fitted on copies, bins included."""
+    """An encoder fitted with whole weights, zeros among them, equals one fitted on copies."""
     weights = data.draw(arrays(np.int64, X.shape[0], elements=st.integers(0, 3)))
     weights[0] = 1
     fitted = FeatureEncoder.fit(X, sample_weight=weights, n_bins=4)
@@ -103,7 +101,7 @@ def test_missing_values_at_any_share_are_imputed_and_flagged(rng, share):
 
 
 def test_the_formula():
-    """z = (x - median) / IQR, then z / sqrt(1 + (z / 3)^2): checked by hand on 1..9, median 5, quartiles 3 and 7."""
+    """Numbers are z = (x - median) / IQR, then z / sqrt(1 + (z / 3)^2): 1..9 has 5, and 3 and 7."""
     X = np.arange(1.0, 10.0)[:, None]
     z = (X - 5) / 4
     np.testing.assert_allclose(
@@ -112,7 +110,7 @@ def test_the_formula():
 
 
 def test_a_column_that_is_mostly_zero_is_not_squashed():
-    """Where the quartiles agree, the scale is the median distance of the other values: half of them are beyond 0.9."""
+    """Where the quartiles agree, the scale is the median distance of the other values."""
     gain = np.concatenate([np.zeros(92), [3000.0, 5000, 7000, 7000, 8000, 9000, 15000, 99999]])
     assert robust_spread(gain, None, quantiles(gain, [0.25, 0.5, 0.75])) == 7500.0
     dense = FeatureEncoder.fit(gain[:, None]).transform(gain[:, None]).dense[:, 0]
@@ -151,11 +149,11 @@ def test_nothing_that_varies_gives_one_column_of_zeros():
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
 def test_infinite_numbers_are_errors_with_their_place(value):
-    """Only NaN is missing: an infinite number is an error that names row and column, in training and later."""
+    """Only NaN is missing: an infinite number is an error that names row and column."""
     X = np.arange(6.0).reshape(3, 2)
     bad = X.copy()
     bad[2, 1] = value
-    with pytest.raises(DataError, match="column 1, row 2: -?inf is not a finite number"):
+    with pytest.raises(DataError, match=r"column 1, row 2: -?inf is not a finite number"):
         FeatureEncoder.fit(bad)
     encoder = FeatureEncoder.fit(X)
     with pytest.raises(DataError, match="column 1, row 2") as caught:
@@ -198,7 +196,7 @@ def test_layout_and_dtype_of_the_input_do_not_matter(rng):
 
 
 def test_digits_share_one_scale():
-    """Columns in common units with many zeros (handwritten digits) are divided by 16, one scale for the picture."""
+    """Columns in common units with many zeros (handwritten digits) are all divided by 16."""
     X = load_digits().data
     encoder = FeatureEncoder.fit(X)
     varies = X.min(axis=0) < X.max(axis=0)
@@ -216,10 +214,14 @@ def test_columns_of_their_own_units_do_not_share_a_scale(rng):
 
 
 def test_bins_are_where_the_rows_and_where_the_values_are():
-    """Half of the edges are row quantiles, half quantiles of distinct values; a bin rises from 0 to 1 within itself."""
+    """Half of the edges are row quantiles, half quantiles of distinct values; a bin rises from 0 to 1."""
     x = np.concatenate([np.zeros(90), np.arange(1.0, 11.0)])
     np.testing.assert_array_equal(bin_edges(x, None, np.unique(x), 4), [0, 5, 10])
-    dense = FeatureEncoder.fit(x[:, None], n_bins=4).transform(np.array([[-1.0], [2.5], [7.5], [99.0], [np.nan]])).dense
+    dense = (
+        FeatureEncoder.fit(x[:, None], n_bins=4)
+        .transform(np.array([[-1.0], [2.5], [7.5], [99.0], [np.nan]]))
+        .dense
+    )
     np.testing.assert_array_equal(dense[:, 1:], [[0, 0], [0.5, 0], [1, 0.5], [1, 1], [0, 0]])
 
 

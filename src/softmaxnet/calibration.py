@@ -244,10 +244,10 @@ def fit_temperature(logits: Array, labels: Array, sample_weight: Array | None = 
     Both parts are convex, so ``J'(b) = 0`` has one root and SciPy's ``brentq`` finds it, in ``ln b``, from a
     bracket grown around ``b = 1``. The prior ``R`` weighs half a row: for large ``b`` it grows as the loss of
     half a row whose label is drawn at random (so ``n`` rows that are all right do not send ``b`` to infinity,
-    but to a stated error of about ``1 / (2 n)``), and for small ``b`` as ``-1/2 ln b``, which keeps ``b``
-    above 0 where the logits say the opposite of the truth. As ``R(1) = 0`` is its minimum, the log loss at
-    the result is *never* above the one at ``b = 1``. ``n`` is the effective number of rows, ``(sum w)^2 / sum
-    w^2``.
+    but to a stated error of about ``(1 - 1 / n_classes) / (2 n)``), and for small ``b`` as ``-1/2 ln b``,
+    which keeps ``b`` above 0 where the logits say the opposite of the truth. As ``R(1) = 0`` is its minimum,
+    the log loss at the result is *never* above the one at ``b = 1``. ``n`` is the effective number of rows,
+    ``(sum w)^2 / sum w^2``.
 
     Parameters
     ----------

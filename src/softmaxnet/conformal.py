@@ -197,14 +197,14 @@ class PredictionSets:
     def _too_few(self, coverage: float, counts: Ints, needed: int) -> str:
         if self.counts is None:
             return (
-                f"a coverage of {coverage:g} needs at least {needed} calibration rows, but there are {counts[0]}: "
-                f"give more rows, or ask for at most {_highest_coverage(int(counts[0])):g}"
+                f"a coverage of {coverage:g} needs at least {needed} calibration rows, but there are "
+                f"{counts[0]}: give more rows, or ask for at most {_highest_coverage(int(counts[0])):g}"
             )
         short = np.flatnonzero(counts < needed)
-        named = ", ".join(f"{k} ({counts[k]})" for k in short[:5])
+        named = ", ".join(f"{k} ({counts[k]})" for k in short[:5]) + (", ..." if len(short) > 5 else "")
         return (
-            f"a coverage of {coverage:g} per class needs at least {needed} calibration rows of every class, but "
-            f"{len(short)} of {self.n_classes} have fewer: class {named}{', ...' if len(short) > 5 else ''}"
+            f"a coverage of {coverage:g} per class needs at least {needed} calibration rows of every class, "
+            f"but {len(short)} of {self.n_classes} have fewer: class {named}"
         )
 
 

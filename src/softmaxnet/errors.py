@@ -62,7 +62,9 @@ class SoftmaxError(Exception):
         """Return ``file:line: message. hint`` with the parts that are known."""
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
         text = f"{place}: {self.message}" if place else self.message
-        return f"{text} {self.hint}" if self.hint else text
+        if not self.hint:
+            return text
+        return f"{text} {self.hint}" if text.endswith((".", "!", "?")) else f"{text}. {self.hint}"
 
     def to_dict(self) -> dict[str, object]:
         """Return what ``--json`` prints and the server sends.

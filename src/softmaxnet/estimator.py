@@ -17,7 +17,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _num_samples,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 from softmaxnet.data.frames import as_input
 from softmaxnet.data.labels import encode_labels, lookup_labels
@@ -180,7 +186,6 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = True
         return tags
 
     # --- fitting -------------------------------------------------------------------------------------------
@@ -530,7 +535,7 @@ def _first_place(mask: NDArray[np.bool_]) -> str:
 def _check_lengths(n_samples: int, y: Any) -> None:
     if y is None:
         raise DataError("This SoftmaxClassifier requires y to be passed, but the target y is None")
-    n_labels = y.shape[0] if hasattr(y, "shape") and len(y.shape) else len(y)
+    n_labels = _num_samples(y)
     if n_labels != n_samples:
         raise DataError(f"Found input variables with inconsistent numbers of samples: [{n_samples}, {n_labels}]")
 

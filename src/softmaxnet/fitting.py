@@ -266,6 +266,9 @@ def _fit_whole(
     labels = examples.target
     n_folds = min(plan.n_folds, max(int(np.bincount(labels).max()), 2))
     folds = stratified_folds(labels, n_folds, seed, examples.groups)
+    if (folds < 0).all():  # every class is one distinct row: nothing can be held out
+        regression = _regression_plan(plan, 1 / examples.weight.sum())
+        return _fit_full_batch(examples, n_classes, regression, seed, None)
     linear = None
     if plan.solver == "lbfgs" or plan.hidden_layer_sizes == (64, 64):
         linear = _cross_validated_regression(examples, n_classes, plan, seed, folds)
@@ -336,7 +339,7 @@ def _cross_validated_regression(
     examples: Examples, n_classes: int, plan: Plan, seed: int, folds: NDArray[np.int64]
 ) -> Fitted:
     """Choose the weight decay of softmax regression by cross-validation and fit all rows with it."""
-    linear = replace(plan, hidden_layer_sizes=(), n_members=1, solver="lbfgs", parametrization="standard", dropout=0.0)
+    linear = _regression_plan(plan, plan.weight_decay)
     penalties = PENALTIES if plan.weight_decay is None or plan.solver != "lbfgs" else (plan.weight_decay,)
     held_out = folds >= 0
     logits = _out_of_fold_logits(examples, n_classes, linear, folds, penalties)
@@ -348,6 +351,21 @@ def _cross_validated_regression(
     calibration = _calibrate(logits[best][held_out], rows, plan)
     metrics = _metrics(calibration.transform(logits[best][held_out]), rows)
     return replace(fitted, calibration=calibration, metrics=metrics)
+
+
+def _regression_plan(plan: Plan, weight_decay: float | None) -> Plan:
+    """Return the plan of a softmax regression on the same rows."""
+    return replace(
+        plan,
+        hidden_layer_sizes=(),
+        n_members=1,
+        solver="lbfgs",
+        parametrization="standard",
+        dropout=0.0,
+        precision="float64",
+        max_epochs=1000,
+        weight_decay=weight_decay,
+    )
 
 
 def _temperature_loss(logits: NDArray[Any], rows: Examples) -> float:

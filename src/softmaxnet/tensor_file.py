@@ -48,6 +48,8 @@ MAX_DIMENSIONS = 8
 BLOCK_BYTES = 2**20
 """Read, hashed and checked at once: stays in the processor's cache."""
 
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
 DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -60,22 +62,19 @@ DTYPES: dict[str, np.dtype[Any]] = {
 DTYPE_NAMES = {dtype.newbyteorder("="): name for name, dtype in DTYPES.items()}
 
 FOREIGN = (
-    (b"\x80[\x02-\x05]", "a pickle (never opened)"),
-    (b"PK\x03\x04|PK\x05\x06", "a zip archive, such as a .pt, .npz or .keras file (never opened)"),
-    (
-        b"\x1f\x8b|x[\x01\x5e\x9c\xda]|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|ZF\x30x",
-        "a compressed file (never opened)",
-    ),
-    (b"\x89HDF\r\n", "an HDF5 file"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"PAR1", "a Parquet file"),
-    (b"GGUF", "a GGUF file"),
-    (b"version https://git-lfs", "a Git LFS pointer, whose file was not fetched (run git lfs pull)"),
-    (b"\x08[\x01-\x20](\x12|:|\x1a)", "an ONNX model"),
-    (b"(?s)[(\\]}c].*\\.\\s*$", "a pickle (never opened)"),
-    (b"\\s*[{\\[]", "JSON text"),
-    (b"\\s*<", "HTML or XML text"),
-    (b"[\t\n\r -~]{16}", "a text file"),
+    (rb"\x80[\x02-\x05]", "a pickle (never opened)"),
+    (rb"PK\x03\x04|PK\x05\x06", "a zip archive, such as a .pt, .npz or .keras file (never opened)"),
+    (rb"\x1f\x8b|x[\x01\x5e\x9c\xda]|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|ZF0x", "a compressed file (never opened)"),
+    (rb"\x89HDF\r\n", "an HDF5 file"),
+    (rb"\x93NUMPY", "a NumPy array"),
+    (rb"PAR1", "a Parquet file"),
+    (rb"GGUF", "a GGUF file"),
+    (rb"version https://git-lfs", "a Git LFS pointer, whose file was not fetched (run git lfs pull)"),
+    (rb"\x08[\x01-\x20][\x12\x1a:]", "an ONNX model"),
+    (rb"(?s)[(\]}c].*\.\s*$", "a pickle (never opened)"),
+    (rb"\s*[{\[]", "JSON text"),
+    (rb"\s*<", "HTML or XML text"),
+    (rb"[\t\n\r -~]{16}", "a text file"),
 )
 """First bytes of what is taken for a model by mistake, most specific first."""
 
@@ -323,10 +322,16 @@ def _depth(raw: bytes) -> int:
     >>> _depth(b'{"a[[": [1, [2]]}')
     3
     """
-    brackets = re.sub(rb'"[^"\\]*(?:\\.[^"\\]*)*"', b"", raw, flags=re.DOTALL)
-    codes = np.frombuffer(brackets, dtype=np.uint8)
-    step = np.isin(codes, (ord("{"), ord("["))).astype(np.int64) - np.isin(codes, (ord("}"), ord("]")))
-    return int(np.cumsum(step).max(initial=0))
+    outside = re.sub(rb'"[^"\\]*(?:\\.[^"\\]*)*"', b"", raw, flags=re.DOTALL)
+    codes = np.frombuffer(outside.translate(None, NO_BRACKETS), dtype=np.uint8)
+    depth = deepest = 0
+    for start in range(0, codes.size, BLOCK_BYTES):
+        block = codes[start : start + BLOCK_BYTES]
+        step = np.where((block == ord("{")) | (block == ord("[")), np.int8(1), np.int8(-1))
+        run = np.cumsum(step, dtype=np.int32)
+        deepest = max(deepest, depth + int(run.max()))
+        depth += int(run[-1])
+    return deepest
 
 
 def canonical_json(value: object) -> str:

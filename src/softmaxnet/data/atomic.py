@@ -24,7 +24,7 @@ def check_output(path: str | Path, *, force: bool = False) -> Path:
     ResourceError
         Where its folder does not exist.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if path.is_dir():
         raise UsageError("the output is a folder; name a file in it", file=str(path))
     if not force and os.path.lexists(path):

@@ -46,9 +46,8 @@ def dataset_from_rows(rows: TableRows, source: str, roles: Roles, log: BadRowLog
     """
     table = rows.table
     _require(table.column_names, roles, rows.parts[0][0])
-    is_text = rows.reader.get("format") == "csv"
-    y = _labels(table, roles.target, is_text)
-    groups = _labels(table, roles.group, is_text)
+    y = _labels(rows, roles.target)
+    groups = _labels(rows, roles.group)
     sample_weight, not_numbers = _weights(table, roles.weights)
     faults: list[tuple[int, str, str, str | None]] = []
     if roles.need_target:
@@ -148,13 +147,13 @@ def _require(names: list[str], roles: Roles, file: str) -> None:
             raise DataError(f"there is no column {name!r} ({role})", file=file, column=name, hint=hint)
 
 
-def _labels(table: Any, name: str | None, is_text: bool) -> np.ndarray | None:
-    if name is None or name not in _set(table):
+def _labels(rows: TableRows, name: str | None) -> np.ndarray | None:
+    if name is None or name not in _set(rows.table):
         return None
     try:
-        return column_labels(table.column(name), text=is_text)
+        return column_labels(rows.table.column(name), text=rows.reader.get("format") == "csv")
     except DataError as error:
-        raise DataError(error.message, column=name, hint=error.hint) from None
+        raise DataError(error.message, file=rows.parts[0][0], column=name, hint=error.hint) from None
 
 
 Fault = tuple[int, str, str, str | None]  # row of the table, column, message, hint

@@ -153,18 +153,22 @@ def _as_utf8(data: bytes, source: str, encoding: str | None) -> tuple[bytes, str
     if data.startswith(codecs.BOM_UTF8):
         return data[3:], "utf-8"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
+        return _decoded(data, source, "utf-16"), "utf-8"  # the mark says it again for the next file
     if encoding is None:
         return data, "utf-8"
     try:
-        name = codecs.lookup(encoding).name
-        if name in ("utf-8", "ascii"):
-            return data, "utf-8"
-        return data.decode(name).encode("utf-8"), encoding
+        plain = codecs.lookup(encoding).name in ("utf-8", "ascii")
     except LookupError:
         raise UsageError(
             f"the encoding {encoding!r} is not known. Examples: utf-8, latin-1, cp1252."
         ) from None
+    return (data, "utf-8") if plain else (_decoded(data, source, encoding), encoding)
+
+
+def _decoded(data: bytes, source: str, encoding: str) -> bytes:
+    """Return text in another encoding as UTF-8."""
+    try:
+        return data.decode(encoding).encode("utf-8")
     except UnicodeError as error:
         line = line_of(data, error.start) if isinstance(error, UnicodeDecodeError) else None
         raise DataError(f"not {encoding} text: {error}", file=source, line=line) from None

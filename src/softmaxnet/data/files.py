@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -98,8 +99,8 @@ def read_dataset(
     try:
         if str(path) == "-":
             return _from_file(None, roles, reader, log)
-        where = Path(path).expanduser()
-        if glob.has_magic(str(where)) and not where.exists():
+        where = Path(os.path.expanduser(path))
+        if glob.has_magic(str(where)) and not os.path.lexists(where):
             return _from_glob(str(where), roles, reader, log)
         require_exists(where)
         if where.is_dir():
@@ -107,6 +108,10 @@ def read_dataset(
         return _from_file(where, roles, reader, log)
     except MemoryError:
         raise ResourceError("not enough memory to hold the data", file=str(path)) from None
+    except OSError as error:
+        if isinstance(error, ResourceError):
+            raise
+        raise ResourceError(f"cannot be read: {error.strerror or error}", file=str(path)) from error
 
 
 def _from_file(

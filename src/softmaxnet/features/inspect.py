@@ -105,9 +105,9 @@ def integer_codes(array: Column, values: Floats, weights: Floats | None) -> Code
     """Return the levels of whole numbers that may be codes rather than amounts, or None.
 
     They may be where the column has 3 to 12 different values, or up to 32 whose counts rise and fall at least
-    three times along the number line (amounts have one hump, codes have any shape), each in 10 rows on average.
-    Texts must be written as whole numbers ("3", not "3.0"); a float column must have missing values, as frames
-    turn whole numbers with gaps into floats.
+    three times along the number line (amounts have one hump, codes have any shape), each in 10 rows on
+    average. Texts must be written as whole numbers ("3", not "3.0"); a float column must have missing
+    values, as frames turn whole numbers with gaps into floats.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

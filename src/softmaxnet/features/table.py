@@ -258,7 +258,7 @@ def fit_table(
 
 def _category(index: int, column: Inspected, weights: Floats | None, *, raw: bool) -> CategoryColumn | None:
     """Return the slots of a category, or of a number that may be a code, or None."""
-    if column.coded is None or column.kind != "category" and (raw or column.kind != "number"):
+    if column.coded is None or (column.kind != "category" and (raw or column.kind != "number")):
         return None
     return fit_category(index, column.coded, weights)
 

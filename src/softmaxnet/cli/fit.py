@@ -1,0 +1,327 @@
+"""``softmaxnet fit``: rows -> SoftmaxClassifier -> a model file."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from softmaxnet.cli.files import checked_output, feature_columns, located, require_data
+from softmaxnet.cli.options import PARAMETERS
+from softmaxnet.cli.signals import Interrupts
+from softmaxnet.cli.terminal import Progress, Terminal, aligned, duration
+from softmaxnet.errors import DataError, SoftmaxError, UsageError
+
+if TYPE_CHECKING:
+    from softmaxnet.data.dataset import Dataset
+    from softmaxnet.estimator import SoftmaxClassifier
+    from softmaxnet.features.encoder import FeatureEncoder
+    from softmaxnet.recipe import Plan
+
+__all__ = ["run"]
+
+SHOWN_COLUMNS = 30
+KINDS = ("number", "category", "text", "date")
+
+
+class _DryRun(Exception):
+    """Training would begin here."""
+
+
+def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) -> int:
+    """Fit, save and report; 130 or 143 where a signal ended the training early."""
+    kinds = _kinds(args)
+    out = _output(args)
+    require_data(args.train)
+    data = _read(args)
+    started = time.monotonic()
+    with terminal.progress() as progress:
+        clf = _classifier(args, data.y, _announcement(args, terminal, progress, data))
+        try:
+            _fit(clf, args, data, kinds, terminal, progress)
+        except _DryRun:
+            return 0
+    with interrupts.deferred():
+        from softmaxnet.model_file import save_model
+
+        assert out is not None
+        save_model(clf.model_, out, force=args.force)
+    _report(clf, data, str(out), time.monotonic() - started, terminal)
+    return interrupts.exit_code
+
+
+# --- before training --------------------------------------------------------------------------------------------
+
+
+def _output(args: argparse.Namespace) -> Path | None:
+    if args.out is None:
+        if args.dry_run:
+            return None
+        raise UsageError("the model file to write must be named.", hint="For instance: -o model.safetensors.")
+    if args.out == "-":
+        raise UsageError("a model is not written to standard output; name a file with -o.")
+    inputs = [args.train] + ([args.valid] if args.valid else [])
+    return checked_output(args.out, force=args.force, inputs=inputs)
+
+
+def _kinds(args: argparse.Namespace) -> dict[str, str]:
+    """Return the kind of each column that was told; a column has one kind and one role."""
+    kinds: dict[str, str] = {}
+    for kind in (*KINDS, "drop"):
+        for name in getattr(args, kind):
+            if kinds.get(name, kind) != kind:
+                raise UsageError(f"column {name!r} cannot be both --{kinds[name]} and --{kind}.")
+            kinds[name] = kind
+    for role in ("target", "weights", "group"):
+        name = getattr(args, role)
+        if name in kinds:
+            raise UsageError(f"column {name!r} cannot be both --{role} and --{kinds[name]}.")
+    return kinds
+
+
+def _read(args: argparse.Namespace) -> Dataset:
+    from softmaxnet.data.files import read_dataset
+    from softmaxnet.data.labels import labels_of
+
+    data = read_dataset(
+        args.train, target=args.target, weights=args.weights, group=args.group, on_bad_row=args.on_bad_row
+    )
+    labels_of(data)  # says so, with file and line, where one is missing
+    return data
+
+
+def _read_valid(args: argparse.Namespace, data: Dataset, X: Any, terminal: Terminal) -> Dataset:
+    """Read the rows of --valid, with the columns of the training rows in their order."""
+    import numpy as np
+
+    from softmaxnet.data.files import read_dataset
+    from softmaxnet.data.frames import take_rows
+    from softmaxnet.data.labels import encode_labels, labels_of, lookup_labels
+    from softmaxnet.features.columns import align_names
+
+    valid = read_dataset(
+        args.valid,
+        target=args.target,
+        weights=args.weights,
+        part="test",
+        reader=data.reader,
+        on_bad_row=args.on_bad_row,
+    )
+    known = lookup_labels(labels_of(valid), encode_labels(data.y)[1]) >= 0
+    if not known.all():
+        n = int((~known).sum())
+        terminal.warn(f"{args.valid}: {n} of {known.size} rows have labels that {args.train} lacks; they are left out")
+    keep = np.flatnonzero(known & (np.ones(known.size) if valid.sample_weight is None else valid.sample_weight > 0))
+    if not keep.size:
+        raise DataError(f"no row has a label of {args.train}", file=args.valid)
+    rows = valid.X
+    if hasattr(X, "column_names") and hasattr(rows, "column_names"):
+        rows = feature_columns(rows, tuple(X.column_names), {"group": args.group, "drop": args.drop})
+        try:
+            order, extra = align_names(rows.column_names, X.column_names)
+        except DataError as error:
+            raise located(error, valid) from None
+        if extra:
+            terminal.warn(f"{args.valid}: {len(extra)} columns that {args.train} lacks are ignored: {', '.join(extra)}")
+        rows = rows.select(order)
+    lines = None if valid.row_lines is None else valid.row_lines[keep]
+    weight = None if valid.sample_weight is None else valid.sample_weight[keep]
+    assert valid.y is not None
+    return dataclasses.replace(
+        valid, X=take_rows(rows, keep), y=valid.y[keep], sample_weight=weight, row_lines=lines, parts=()
+    )
+
+
+def _classifier(
+    args: argparse.Namespace, y: Any, announce: Callable[[FeatureEncoder, Plan], None]
+) -> SoftmaxClassifier:
+    """Return an unfitted classifier with the parameters of the command line, which announces what it will train."""
+    from softmaxnet.estimator import SoftmaxClassifier
+
+    class Announcing(SoftmaxClassifier):
+        in_validation = False
+
+        def _fit(self, encoder: Any, examples: Any, validation: Any, *rest: Any) -> None:
+            announce(encoder, self._plan(examples, validation))
+            super()._fit(encoder, examples, validation, *rest)
+
+        def _validation_examples(self, *rest: Any) -> Any:
+            self.in_validation = True
+            try:
+                return super()._validation_examples(*rest)
+            finally:
+                self.in_validation = False
+
+    Announcing.__name__ = SoftmaxClassifier.__name__
+    given = {p.name: getattr(args, p.name) for p in PARAMETERS if hasattr(args, p.name)}
+    if isinstance(given.get("class_weight"), dict):
+        given["class_weight"] = _typed_labels(given["class_weight"], y)
+    return Announcing(**given)
+
+
+def _typed_labels(weights: dict[str, float], y: Any) -> dict[Any, float]:
+    """Return weights by label, the labels in the type that the data have."""
+    from softmaxnet.data.labels import encode_labels
+
+    by_text = {str(label): label for label in encode_labels(y)[1].tolist()}
+    for label in weights:
+        if label not in by_text:
+            shown = ", ".join(list(by_text)[:10])
+            raise UsageError(f"--class-weight names the label {label!r}, which the data lack.", hint=f"Labels: {shown}.")
+    return {by_text[label]: weight for label, weight in weights.items()}
+
+
+def _announcement(
+    args: argparse.Namespace, terminal: Terminal, progress: Progress, data: Dataset
+) -> Callable[[FeatureEncoder, Plan], None]:
+    """Return what is called just before training: it shows the columns and the plan."""
+
+    def announce(encoder: FeatureEncoder, plan: Plan) -> None:
+        columns, settings = encoder.describe(), plan.to_dict()
+        if args.dry_run:
+            text = f"{column_table(columns, all_rows=True)}\n\n{plan_text(settings)}"
+            terminal.answer(text, {"n_rows": data.n_rows, "columns": columns, "training": settings})
+            raise _DryRun
+        terminal.say(f"{data.n_rows:,} rows of {data.source}\n{column_table(columns)}")
+        progress.begin(plan.max_epochs if plan.solver == "adam" else None, plan.max_seconds)
+
+    return announce
+
+
+def column_table(columns: list[dict[str, object]], *, all_rows: bool = False) -> str:
+    """Return what each column was found to be and what it becomes; runs of like unnamed columns are one line."""
+    rows: list[tuple[str, ...]] = [("column", "kind", "missing", "distinct", "becomes")]
+    for first, last, column in _runs(columns):
+        name = str(column["name"]) if first == last else f"{columns[first]['name']} .. {columns[last]['name']}"
+        missing = column["share_missing"]
+        assert isinstance(missing, float)
+        distinct = "" if column["n_distinct"] is None else f"{column['n_distinct']}"
+        rows.append((name, str(column["kind"]), f"{missing:.1%}", distinct, str(column["becomes"])))
+    hidden = 0 if all_rows else len(rows) - 1 - SHOWN_COLUMNS
+    if hidden > 1:
+        rows = rows[: SHOWN_COLUMNS + 1]
+    text = aligned(rows, indent="  ", widest=48)
+    return text + (f"\n  ... and {hidden} more (--dry-run shows all)" if hidden > 1 else "")
+
+
+def _runs(columns: list[dict[str, object]]) -> list[tuple[int, int, dict[str, object]]]:
+    """Return (first, last, column) for each run of columns that differ only in their number, such as pixels."""
+    runs: list[tuple[int, int, dict[str, object]]] = []
+    for index, column in enumerate(columns):
+        same = (
+            runs
+            and str(column["name"]) == f"column {index}"
+            and all(column[key] == runs[-1][2][key] for key in column if key != "name")
+        )
+        if same:
+            runs[-1] = (runs[-1][0], index, runs[-1][2])
+        else:
+            runs.append((index, index, column))
+    return runs
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """Return the resolved settings, one a line, under the names of the parameters."""
+    rows = [(name, _setting(value)) for name, value in plan.items()]
+    return "would be trained:\n" + aligned(rows, indent="  ")
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "none" if value is None else str(value)
+
+
+# --- training and after -----------------------------------------------------------------------------------------
+
+
+def _fit(
+    clf: Any,
+    args: argparse.Namespace,
+    data: Dataset,
+    kinds: dict[str, str],
+    terminal: Terminal,
+    progress: Progress,
+) -> None:
+    """Fit; errors about rows are told with file and line."""
+    import numpy as np
+
+    from softmaxnet.features.columns import check_kinds
+
+    X = data.X
+    check_kinds(kinds, getattr(X, "column_names", None))
+    if args.drop:
+        X = X.drop_columns(args.drop)
+        if not X.num_columns:
+            raise UsageError("--drop leaves no column to learn from.")
+    valid = _read_valid(args, data, X, terminal) if args.valid else None
+    reader = {**data.reader, "target": args.target, "weights": args.weights, "group": args.group, "drop": args.drop}
+    given = None if data.sample_weight is None else np.flatnonzero(data.sample_weight > 0)
+    try:
+        clf.fit(
+            X,
+            data.y,
+            data.sample_weight,
+            None if valid is None else valid.X,
+            None if valid is None else valid.y,
+            None if valid is None else valid.sample_weight,
+            kinds={name: kind for name, kind in kinds.items() if kind != "drop"} or None,
+            groups=data.groups,
+            reader={name: value for name, value in reader.items() if value not in (None, [])},
+            on_epoch=progress.epoch,
+        )
+    except DataError as error:
+        if valid is not None and clf.in_validation:
+            raise located(error, valid) from None
+        raise located(error, data, given) from None
+    except ValueError as error:
+        if isinstance(error, SoftmaxError) or not _of_sklearn(error):
+            raise
+        raise DataError(str(error), file=data.source) from None
+
+
+def _of_sklearn(error: BaseException) -> bool:
+    """Whether scikit-learn's own checks of the input raised it."""
+    trace = error.__traceback__
+    module = ""
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        trace = trace.tb_next
+    return module.startswith("sklearn.")
+
+
+def _report(clf: Any, data: Dataset, out: str, seconds: float, terminal: Terminal) -> None:
+    metrics = clf.metrics_
+    loss, accuracy = metrics.get("log_loss"), metrics.get("accuracy")
+    result = {
+        "model": out,
+        "log_loss": loss,
+        "accuracy": accuracy,
+        "n_held_out": metrics.get("n_held_out"),
+        "epochs": clf.n_iter_,
+        "seconds": round(seconds, 3),
+        "stopped_by": clf.stopped_by_,
+        "temperature": clf.temperature_,
+        "n_rows": data.n_rows,
+        "n_bad_rows": len(data.bad_rows),
+        "n_classes": len(clf.classes_),
+        "settings": clf.model_.settings,
+    }
+    if data.bad_rows:
+        first = data.bad_rows[0]
+        terminal.warn(f"{len(data.bad_rows)} rows could not be read and were skipped, first line {first.line}")
+    if terminal.json:
+        terminal.answer("", result)
+    scores = (
+        f"held-out log loss {loss:.4f}, accuracy {accuracy:.2%}"
+        if loss is not None and accuracy is not None
+        else "nothing was held out, so that there is no score"
+    )
+    passes = "iterations" if clf.model_.settings.get("solver") == "lbfgs" else "epochs"
+    ended = {"interrupt": ", interrupted: the best so far"}.get(clf.stopped_by_, "")
+    terminal.say(f"{scores} ({clf.n_iter_} {passes}, {duration(seconds)}{ended})\nwritten: {out}")

@@ -1,0 +1,524 @@
+"""Every command with every option, as tables: the parser, its help and ``docs/cli.md`` are made from them.
+
+The options of ``fit`` that are parameters of ``SoftmaxClassifier`` carry its names and its defaults, so that the
+command line and Python cannot drift apart. Nothing here imports more than ``argparse``: ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from softmaxnet.errors import UsageError
+
+__all__ = ["COMMANDS", "PARAMETERS", "PROGRAM", "Option", "Parameter", "build_parser", "parse"]
+
+PROGRAM = "softmaxnet"
+DESCRIPTION = "From labelled examples to class probabilities that people can act on."
+EPILOG = (
+    "exit codes: 0 done, 1 a bug of ours, 2 usage, 3 bad data, 4 bad model file, 5 training diverged, "
+    "6 out of memory, disk or permission, 7 ran but a gate failed, 130 interrupted, 143 terminated"
+)
+
+
+# --- what the text of an option may be ------------------------------------------------------------------------
+
+
+def _refuse(text: str, accepted: str) -> argparse.ArgumentTypeError:
+    return argparse.ArgumentTypeError(f"must be {accepted}. Got {text!r} instead")
+
+
+def number(text: str) -> float:
+    """Return a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise _refuse(text, "a number") from None
+    if not math.isfinite(value):
+        raise _refuse(text, "a finite number")
+    return value
+
+
+def integer(text: str) -> int:
+    """Return a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise _refuse(text, "a whole number") from None
+
+
+def auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a parser that also takes ``auto``."""
+
+    def read(text: str) -> Any:
+        if text == "auto":
+            return text
+        try:
+            return parse(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(str(error).replace("must be ", "must be 'auto' or ", 1)) from None
+
+    return read
+
+
+def none_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a parser that also takes ``none``, Python's None."""
+
+    def read(text: str) -> Any:
+        return None if text == "none" else parse(text)
+
+    return read
+
+
+def choice(*accepted: str) -> Callable[[str], str | None]:
+    """Return a parser of one of a few words; ``none`` is Python's None."""
+
+    def read(text: str) -> str | None:
+        if text not in accepted:
+            raise _refuse(text, "one of " + ", ".join(accepted))
+        return None if text == "none" else text
+
+    return read
+
+
+def output_layer(text: str) -> str:
+    """Return the kind of the output layer; a file given by mistake is answered with ``-o``."""
+    if text in ("softmax", "sigmoid"):
+        return text
+    raise argparse.ArgumentTypeError(f"must be softmax or sigmoid. Got {text!r} instead; the model file is named with -o")
+
+
+def layer_sizes(text: str) -> tuple[int, ...] | str:
+    """Return widths: ``256,128``, ``none`` for no hidden layer, ``auto``.
+
+    Examples
+    --------
+    >>> layer_sizes("256,128"), layer_sizes("none")
+    ((256, 128), ())
+    """
+    if text == "auto":
+        return text
+    if text == "none":
+        return ()
+    parts = text.split(",")
+    if not all(part.strip().isascii() and part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise _refuse(text, "widths such as 256,128, or 'none', or 'auto'")
+    return tuple(int(part) for part in parts)
+
+
+def columns(text: str) -> list[str]:
+    """Return names separated by commas; one that holds a comma is quoted, as in a CSV file.
+
+    Examples
+    --------
+    >>> columns('age,"income, net"')
+    ['age', 'income, net']
+    """
+    names = next(csv.reader([text], strict=True), [])
+    if not all(names) or not names:
+        raise _refuse(text, "column names separated by commas")
+    return names
+
+
+def class_weights(text: str) -> dict[str, float] | str | None:
+    """Return ``balanced``, None for ``none``, or a weight for each label named: ``yes=5,no=1``.
+
+    Examples
+    --------
+    >>> class_weights("yes=5,no=1")
+    {'yes': 5.0, 'no': 1.0}
+    """
+    if text in ("balanced", "none"):
+        return None if text == "none" else text
+    weights: dict[str, float] = {}
+    for part in columns(text):
+        label, equals, value = part.rpartition("=")
+        if not equals:
+            raise _refuse(text, "'balanced', 'none' or LABEL=WEIGHT,...")
+        weights[label] = number(value)
+    return weights
+
+
+def bad_rows(text: str) -> str | int:
+    """Return what is done with rows that cannot be read: ``fail``, ``skip``, or how many may be skipped."""
+    if text in ("fail", "skip"):
+        return text
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise _refuse(text, "'fail', 'skip' or the number of rows that may be skipped")
+
+
+def share(text: str) -> float:
+    """Return a number between 0 and 1, both excluded."""
+    value = number(text)
+    if not 0 < value < 1:
+        raise _refuse(text, "a number in (0, 1)")
+    return value
+
+
+def positive(text: str) -> int:
+    """Return a whole number of at least 1."""
+    value = integer(text)
+    if value < 1:
+        raise _refuse(text, "a whole number of at least 1")
+    return value
+
+
+# --- the tables -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of ``SoftmaxClassifier`` as an option of ``fit``.
+
+    ``flag`` is given only where it is not the parameter's name with hyphens.
+    """
+
+    name: str
+    default: object
+    parse: Callable[[str], Any] | None
+    metavar: str
+    help: str
+    flag: str = ""
+
+    @property
+    def option(self) -> str:
+        """The flag: ``--hidden-layer-sizes``."""
+        return self.flag or "--" + self.name.replace("_", "-")
+
+    @property
+    def shown_default(self) -> str:
+        """The default as it is written on the command line; empty for a switch."""
+        if self.parse is None:
+            return ""
+        return "none" if self.default is None else str(self.default)
+
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter(
+        "hidden_layer_sizes", "auto", layer_sizes, "N,N,...", "widths of the hidden layers; 'none': softmax regression"
+    ),
+    Parameter(
+        "activation",
+        "auto",
+        choice("auto", "sigmoid", "relu", "tanh", "gelu", "silu", "mish", "identity"),
+        "NAME",
+        "sigmoid, relu, tanh, gelu, silu, mish or identity, after each hidden layer",
+    ),
+    Parameter(
+        "output", "softmax", output_layer, "NAME", "softmax, or sigmoid: an independent yes or no a class"
+    ),
+    Parameter("n_members", "auto", auto_or(integer), "N", "networks trained side by side and averaged"),
+    Parameter("dropout", "auto", auto_or(number), "SHARE", "of the hidden units left out in each step"),
+    Parameter("solver", "auto", choice("auto", "adam", "lbfgs"), "NAME", "adam: batches; lbfgs: all rows in each step"),
+    Parameter("learning_rate", "auto", auto_or(number), "RATE", "of adam"),
+    Parameter("weight_decay", "auto", auto_or(number), "RATE", "penalty on large weights"),
+    Parameter("batch_size", "auto", auto_or(integer), "ROWS", "rows in each step of adam"),
+    Parameter("max_epochs", "auto", auto_or(integer), "N", "passes over the rows; iterations of lbfgs"),
+    Parameter(
+        "early_stopping",
+        True,
+        None,
+        "",
+        "hold no rows out: train to the last epoch, with no calibration",
+        flag="--no-early-stopping",
+    ),
+    Parameter("validation_fraction", 0.1, number, "SHARE", "of the rows held out where --valid is not given"),
+    Parameter("n_iter_no_change", "auto", auto_or(integer), "EPOCHS", "without improvement, after which training stops"),
+    Parameter("features", "auto", choice("auto", "raw"), "NAME", "raw: numbers as they are, not scaled"),
+    Parameter(
+        "learning_rate_schedule",
+        "auto",
+        choice("auto", "constant", "cosine", "flat"),
+        "NAME",
+        "constant, cosine or flat: how the rate changes over the epochs",
+    ),
+    Parameter(
+        "class_weight", None, class_weights, "WEIGHTS", "balanced, or LABEL=WEIGHT,...: shifts the probabilities on purpose"
+    ),
+    Parameter("label_smoothing", 0.0, number, "SHARE", "of each label spread over all classes in training"),
+    Parameter(
+        "calibration",
+        "auto",
+        choice("auto", "temperature", "matrix", "none"),
+        "NAME",
+        "temperature, matrix or none; auto: whichever has the lowest held-out log loss",
+    ),
+    Parameter("conformal_fraction", 0.0, number, "SHARE", "of the rows kept for prediction sets, see predict --sets"),
+    Parameter("max_seconds", None, none_or(number), "SECONDS", "of training, after which the best so far is taken"),
+    Parameter(
+        "precision",
+        "auto",
+        choice("auto", "float64", "float32", "bfloat16"),
+        "NAME",
+        "float64, float32 or bfloat16: the numbers that training computes with",
+    ),
+    Parameter("device", "auto", str, "NAME", "cpu, cuda, cuda:1, ..."),
+    Parameter("n_jobs", None, none_or(integer), "N", "threads; none: as many as are worth it", flag="--jobs"),
+    Parameter("random_state", None, none_or(integer), "N", "the same number gives the same model", flag="--seed"),
+)
+"""All parameters of ``SoftmaxClassifier`` but those that make no sense in a command: warm_start and verbose."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One argument of a command: ``names`` are ``-o, --output`` or, for one without hyphens, its place."""
+
+    names: tuple[str, ...]
+    help: str
+    metavar: str = ""
+    parse: Callable[[str], Any] | None = None
+    default: object = None
+    required: bool = False
+    adds: bool = False
+
+
+@dataclass(frozen=True)
+class Command:
+    """A verb: what it does in one line, its arguments, and an example or two."""
+
+    name: str
+    help: str
+    options: tuple[Option, ...]
+    examples: tuple[str, ...]
+    parameters: tuple[Parameter, ...] = ()
+
+
+DATA_HELP = "CSV, TSV, JSON lines, Parquet, .npz, an IDX or image folder, a 'pattern*.csv', or - (standard input)"
+MODEL = Option(("MODEL",), "a model file written by fit")
+JSON = Option(("--json",), "print one JSON object on standard output, and nothing else there")
+FORCE = Option(("--force",), "replace the output where it exists")
+ON_BAD_ROW = Option(
+    ("--on-bad-row",),
+    "rows that cannot be read: fail, skip, or how many may be skipped",
+    "WHAT",
+    bad_rows,
+    default="fail",
+)
+COMMON = (
+    Option(("--quiet",), "no progress and no messages on standard error but warnings and errors"),
+    Option(("--debug",), "show the traceback of an error"),
+)
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "fit",
+        "learn from labelled rows and write a model file",
+        (
+            Option(("TRAIN",), DATA_HELP),
+            Option(("--target",), "the column that holds the labels; not for data that carry them", "COL"),
+            Option(("-o",), "the model file to write, such as model.safetensors", "MODEL"),
+            FORCE,
+            Option(("--valid",), "rows to stop and calibrate by, in place of some of TRAIN", "FILE"),
+            Option(("--number",), "columns to be read as numbers", "COL,...", columns, adds=True),
+            Option(("--category",), "columns to be read as categories", "COL,...", columns, adds=True),
+            Option(("--text",), "columns to be read as text", "COL,...", columns, adds=True),
+            Option(("--date",), "columns to be read as dates", "COL,...", columns, adds=True),
+            Option(("--drop",), "columns to leave out", "COL,...", columns, adds=True),
+            Option(("--weights",), "column with the weight of each row", "COL"),
+            Option(("--group",), "column whose equal values are never split between training and held-out rows", "COL"),
+            ON_BAD_ROW,
+            Option(("--dry-run",), "print what each column becomes and what would be trained, and stop"),
+            JSON,
+        ),
+        (
+            "softmaxnet fit train.csv --target species -o species.safetensors --seed 0",
+            "softmaxnet fit mnist/ -o mnist.safetensors --hidden-layer-sizes 200 --activation sigmoid",
+        ),
+        PARAMETERS,
+    ),
+    Command(
+        "predict",
+        "write one row of probabilities for each row of data, in order",
+        (
+            MODEL,
+            Option(("DATA",), DATA_HELP + "; by default -", default="-"),
+            Option(("-o", "--output"), "file to write, or - for standard output", "OUT", default="-"),
+            FORCE,
+            Option(("--proba",), "also write proba_CLASS for every class"),
+            Option(("--top",), "write the K most probable labels: label_1, probability_1, ...", "K", positive),
+            Option(("--sets",), "also write the set of labels that holds the true one this often", "COVERAGE", share),
+            Option(("--keep",), "columns of the data to copy in front", "COL,...", columns, adds=True),
+            Option(
+                ("--format",),
+                "csv, jsonl or parquet; by default from the ending of OUT, else csv",
+                "NAME",
+                choice("csv", "jsonl", "parquet"),
+            ),
+        ),
+        (
+            "softmaxnet predict species.safetensors new.csv -o predictions.csv --proba",
+            "zcat new.csv.gz | softmaxnet predict species.safetensors --top 3 --format jsonl",
+        ),
+    ),
+    Command(
+        "evaluate",
+        "score a model on labelled rows",
+        (
+            MODEL,
+            Option(("DATA",), DATA_HELP + "; by default -", default="-"),
+            Option(("--target",), "the column that holds the labels; by default that of the fit", "COL"),
+            Option(("--weights",), "column with the weight of each row", "COL"),
+            ON_BAD_ROW,
+            Option(("--max-log-loss",), "exit with 7 where the log loss is higher", "NATS", number),
+            Option(("--min-accuracy",), "exit with 7 where the accuracy is lower", "SHARE", number),
+            JSON,
+        ),
+        ("softmaxnet evaluate species.safetensors test.csv --max-log-loss 0.3 --min-accuracy 0.9",),
+    ),
+    Command(
+        "inspect",
+        "tell what is in a model file without running it",
+        (MODEL, JSON),
+        ("softmaxnet inspect species.safetensors",),
+    ),
+    Command(
+        "verify",
+        "check that a model file is whole and still gives the probabilities stored in it",
+        (MODEL, JSON),
+        ("softmaxnet verify species.safetensors",),
+    ),
+    Command(
+        "demo",
+        "fit handwritten digits that come with scikit-learn, and show what comes out",
+        (
+            Option(
+                ("-o", "--output"),
+                "folder for the model file and the reliability plot, whose files are replaced",
+                "DIR",
+                default="demo-output",
+            ),
+        ),
+        ("softmaxnet demo",),
+    ),
+    Command(
+        "doctor",
+        "tell what this machine and this installation offer, for a report of a problem",
+        (JSON,),
+        ("softmaxnet doctor --json",),
+    ),
+)
+
+
+# --- the parser -----------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with every complaint raised instead of printed."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(_one_sentence(message), hint=f"See '{self.prog} --help'.")
+
+
+def _one_sentence(message: str) -> str:
+    message = message.removeprefix("argument ")
+    return message if message.endswith(".") else message + "."
+
+
+def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser and those of the commands by name."""
+    parser = _Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    verbs = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    made = {}
+    for command in COMMANDS:
+        made[command.name] = _command_parser(verbs, command)
+    return parser, made
+
+
+def _command_parser(verbs: Any, command: Command) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        command.name,
+        help=command.help,
+        description=command.help[0].upper() + command.help[1:] + ".",
+        epilog="examples:\n  " + "\n  ".join(command.examples),
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for option in (*command.options, *COMMON):
+        _add_option(parser, option)
+    if command.parameters:
+        group = parser.add_argument_group(
+            "the model", "the parameters of SoftmaxClassifier in Python, with the same meaning"
+        )
+        for parameter in command.parameters:
+            _add_parameter(group, parameter)
+    return parser
+
+
+def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    help = option.help.replace("%", "%%")
+    if not option.names[0].startswith("-"):
+        optional = {"nargs": "?", "default": option.default} if option.default is not None else {}
+        parser.add_argument(option.names[0].lower(), metavar=option.names[0], help=help, **optional)  # type: ignore[arg-type]
+    elif not option.metavar:
+        parser.add_argument(*option.names, action="store_true", help=help)
+    else:
+        if option.default is not None and "by default" not in help:
+            help += f" (default: {option.default})"
+        parser.add_argument(
+            *option.names,
+            dest="out" if option.names[0] == "-o" else option.names[0].strip("-").replace("-", "_"),
+            metavar=option.metavar,
+            type=option.parse or str,
+            default=[] if option.adds else option.default,
+            action="extend" if option.adds else "store",
+            help=help,
+        )
+
+
+def _add_parameter(group: Any, parameter: Parameter) -> None:
+    help = parameter.help.replace("%", "%%")
+    if parameter.parse is None:
+        group.add_argument(
+            parameter.option, dest=parameter.name, action="store_false", default=argparse.SUPPRESS, help=help
+        )
+        return
+    group.add_argument(
+        parameter.option,
+        dest=parameter.name,
+        metavar=parameter.metavar,
+        type=parameter.parse,
+        default=argparse.SUPPRESS,
+        help=f"{help} (default: {parameter.shown_default})",
+    )
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments of a command line.
+
+    Raises
+    ------
+    UsageError
+        For anything that is not known, with the name that was probably meant.
+    """
+    parser, commands = build_parser()
+    first = next((text for text in arguments if not text.startswith("-")), None)
+    if first is not None and first not in commands:
+        raise UsageError(
+            f"there is no command {first!r}.", hint=_meant(first, list(commands)) or f"Commands: {', '.join(commands)}."
+        )
+    namespace, unknown = parser.parse_known_args(list(arguments))
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        command = commands.get(namespace.command, parser)
+        if not name.startswith("-"):
+            raise UsageError(
+                f"one argument too many: {unknown[0]!r}.", hint=f"See '{command.prog} --help'."
+            )
+        known = [text for action in command._actions for text in action.option_strings]
+        raise UsageError(
+            f"{namespace.command or PROGRAM} has no option {name!r}.",
+            hint=_meant(name, known) or f"See '{command.prog} --help'.",
+        )
+    return namespace
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]!r}?" if close else ""
