@@ -108,7 +108,7 @@ def test_sparse_matrices_have_no_missing_values():
         encoder.transform(csr_array(X))
     cells: list[BadCell] = []
     encoder.transform(csr_array(X), bad=cells)
-    assert [(cell.row, cell.column) for cell in cells] == [(2, "column 4")]
+    assert [(cell.row, cell.column) for cell in cells] == [(2, "4")]
     with pytest.raises(DataError, match="column 4, row 2"):
         FeatureEncoder.fit(csr_array(X))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import decimal
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from softmaxnet.data.files import read_dataset
 from softmaxnet.errors import DataError, UsageError
 from softmaxnet.features import BadCell, FeatureEncoder
 from softmaxnet.features.arrow import Coded
@@ -82,7 +84,7 @@ def test_rows_in_batches_are_the_same_bits(mixed):
 
 
 def test_whole_weights_are_copies_for_every_kind(mixed, rng):
-    """An encoder fitted with whole weights equals one fitted on the rows repeated, for all kinds of columns."""
+    """An encoder fitted with whole weights equals one fitted on the rows repeated, for all kinds."""
     weights = rng.integers(0, 4, mixed.num_rows)
     a = FeatureEncoder.fit(mixed, sample_weight=weights)
     b = FeatureEncoder.fit(mixed.take(np.repeat(np.arange(mixed.num_rows), weights)))
@@ -98,7 +100,7 @@ def test_columns_in_another_order_are_found_by_name(mixed):
     expected = encoder.transform(mixed)
     names = mixed.column_names[::-1]
     same(encoder.transform(mixed.select(names)), expected)
-    with pytest.warns(UserWarning, match="1 columns were not there in training and are ignored: 'extra'"):
+    with pytest.warns(UserWarning, match="columns that were not there in training are ignored: 'extra'"):
         same(encoder.transform(mixed.append_column("extra", pa.array(range(300)))), expected)
 
 
@@ -197,7 +199,7 @@ def test_a_cell_that_is_no_number_is_named():
     assert (caught.value.row, caught.value.column) == (1, "age")
     cells: list[BadCell] = []
     dense = encoder.transform(test, bad=cells).dense
-    assert [(cell.row, cell.column) for cell in cells] == [(1, "column 'age'")]
+    assert [(cell.row, cell.column) for cell in cells] == [(1, "age")]
     np.testing.assert_array_equal(dense[1], 0)
 
 
@@ -360,3 +362,24 @@ def test_encoding_warns_of_nothing(mixed):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         FeatureEncoder.fit(mixed, n_bins=8).transform(mixed)
+
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "n_dense", "n_sparse"),
+    [("adult", "income", 82, 42), ("diabetes130", "readmitted", 207, 1713), ("letter", "lettr", 16, 0)],
+)
+def test_tables_with_unseen_levels_and_gaps_encode(name, target, n_dense, n_sparse):
+    """Real tables: the test file encodes to finite numbers; levels never seen are counted by column."""
+    if not (DATA / name).is_dir():
+        pytest.skip(f"needs the data set {name} in {DATA}")
+    train = read_dataset(DATA / name / "train.csv.gz", target=target).X
+    test = read_dataset(DATA / name / "test.csv.gz", target=target).X
+    encoder = FeatureEncoder.fit(train)
+    counts: dict[str, int] = {}
+    encoded = encoder.transform(test, counts=counts)
+    assert (encoder.n_dense, encoder.n_sparse) == (n_dense, n_sparse)
+    assert np.isfinite(encoded.dense).all()
+    assert ("diag_1" in counts) == (name == "diabetes130")

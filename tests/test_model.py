@@ -24,7 +24,7 @@ import softmaxnet.model
 from softmaxnet.calibration import Calibration
 from softmaxnet.errors import DataError, ResourceError, UsageError
 from softmaxnet.features.encoder import FeatureEncoder
-from softmaxnet.model import SoftmaxModel, _top
+from softmaxnet.model import SoftmaxModel, top_classes
 from softmaxnet.network import NetworkSpec, forward, parameter_shapes
 from softmaxnet.softmax import log_softmax, softmax
 
@@ -267,7 +267,7 @@ def test_pixels_keep_their_scale() -> None:
 def test_top_is_a_stable_sort(logits: np.ndarray, k: int) -> None:
     """The k highest classes are the first k of a stable descending sort, also among equals."""
     k = min(k, logits.shape[1])
-    top, proba = _top(logits, k)
+    top, proba = top_classes(logits, k)
     np.testing.assert_array_equal(top, np.argsort(-logits, axis=1, kind="stable")[:, :k])
     np.testing.assert_allclose(
         proba, np.take_along_axis(softmax(logits.astype(np.float64)), top, axis=1), atol=1e-12

@@ -40,15 +40,13 @@ from softmaxnet.model_file import (
     verify_model,
 )
 from softmaxnet.network import NetworkSpec, parameter_shapes
-from softmaxnet.tensor_file import strict_json
+from softmaxnet.tensor_file import _depth, strict_json
 
 GOLDEN = Path(__file__).parent / "golden"
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def make_model(
-    X: Any, classes: Any, *, features: str = "auto", dtype: str = "float32", **spec: Any
-) -> SoftmaxModel:
+def make_model(X: Any, classes: Any, *, features: str = "auto", dtype: str = "float32", **spec: Any) -> SoftmaxModel:
     """Return a model with random parameters for rows like X."""
     rng = np.random.default_rng(0)
     encoder = FeatureEncoder.fit(X, features=features)
@@ -141,8 +139,13 @@ def forged(data: bytes, change: Callable[[dict[str, Any], dict[str, Any]], None]
     return put_together(header, text, tensors)
 
 
+def adding(name: str, entry: Any) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    """Return a change that sets one entry of the header."""
+    return lambda header, _: header.update({name: entry})
+
+
 def refused(data: bytes) -> str:
-    """Return the message of the ModelFileError that a file gives, after checking that it took little memory."""
+    """Return the message of the ModelFileError that a file gives, which may take little memory."""
     tracemalloc.start()
     try:
         with pytest.raises(ModelFileError) as caught:
@@ -270,6 +273,12 @@ def test_sources(tmp_path: Path, form: str) -> None:
         }[form]
         loaded = load_model(source)
     np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+
+
+def test_other_sources_are_refused() -> None:
+    """What is neither a path nor bytes nor a file is a UsageError."""
+    with pytest.raises(UsageError, match="Got int"):
+        load_model(3)  # type: ignore[arg-type]
 
 
 def test_loaded_arrays_are_constant() -> None:
@@ -447,8 +456,7 @@ def foreign_files() -> dict[str, tuple[bytes, str]]:
     np.save(array, np.arange(3))
     return {
         **{
-            f"pickle {p}": (pickle.dumps({"model": [1.5] * 9}, protocol=p), "a pickle (never opened)")
-            for p in range(6)
+            f"pickle {p}": (pickle.dumps({"model": [1.5] * 9}, protocol=p), "a pickle (never opened)") for p in range(6)
         },
         "zip": (zipped.getvalue(), "a zip archive"),
         "gzip": (b"\x1f\x8b\x08" + bytes(40), "a compressed file"),
@@ -487,8 +495,8 @@ def test_other_safetensors_are_named() -> None:
     assert "another program" in refused(save({"w": np.zeros(3)}, {"format": "pt"}))
 
 
-def test_missing_folder_and_forbidden(tmp_path: Path) -> None:
-    """No such file and a folder are bad model files (exit 4); a file that may not be read is out of resources (6)."""
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    """No such file, a folder and an impossible name are bad model files: exit code 4."""
     for path in (tmp_path / "none", tmp_path, "a\0b"):
         with pytest.raises(ModelFileError) as caught:
             load_model(path)
@@ -539,9 +547,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
             raise SystemExit("was opened")
 print(seen)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
@@ -602,7 +608,7 @@ HOSTILE_TENSORS: dict[str, Any] = {
 def test_hostile_tensors(small: bytes, name: str) -> None:
     """A tensor whose type, shape or place is impossible is refused, in place of one and beside the others."""
     for replaced in ("layers.0.weight", "one more"):
-        assert refused(forged(small, lambda header, _: header.update({replaced: HOSTILE_TENSORS[name]})))
+        assert refused(forged(small, adding(replaced, HOSTILE_TENSORS[name])))
 
 
 def test_tensor_set_is_exact(small: bytes) -> None:
@@ -617,7 +623,7 @@ def test_tensor_set_is_exact(small: bytes) -> None:
         assert refused(rename(name, "x"))
     for name in ("more", "features.more", "layers.9.weight", "classes.offsets"):
         extra = {"dtype": "U8", "shape": [0], "data_offsets": [len(take_apart(small)[2])] * 2}
-        assert "does not explain" in refused(forged(small, lambda header, _: header.update({name: extra})))  # noqa: B023
+        assert "does not explain" in refused(forged(small, adding(name, extra)))
 
 
 def test_holes_and_overlaps(small: bytes) -> None:
@@ -730,7 +736,7 @@ def test_offsets_are_checked(offsets: list[int]) -> None:
 
 
 def test_hostile_json(small: bytes) -> None:
-    """Duplicate keys, NaN, huge numbers, deep nesting and broken UTF-8 are refused in header and description."""
+    """Duplicate keys, NaN, huge numbers, deep nesting and broken UTF-8 are refused."""
     header, text, data = take_apart(small)
     inner = json.dumps(text)
     for odd in (
@@ -787,10 +793,8 @@ def test_any_bytes_are_refused(data: bytes) -> None:
 @given(st.data())
 @settings(deadline=None, max_examples=300)
 def test_any_change_of_the_description_is_a_model_or_refused(data: st.DataObject) -> None:
-    """A value replaced anywhere in header or description, with a right digest, loads or gives a ModelFileError."""
-    source = (
-        GOLDEN / data.draw(st.sampled_from(["matrix-v1.safetensors", "table-v1.safetensors"]))
-    ).read_bytes()
+    """A value replaced anywhere, with a right digest, gives a model or a ModelFileError."""
+    source = (GOLDEN / data.draw(st.sampled_from(["matrix-v1.safetensors", "table-v1.safetensors"]))).read_bytes()
     header, text, tensors = take_apart(source)
     value = data.draw(
         st.one_of(
@@ -822,11 +826,7 @@ def test_any_change_of_the_description_is_a_model_or_refused(data: st.DataObject
 
 @given(
     st.recursive(
-        st.none()
-        | st.booleans()
-        | st.integers()
-        | st.floats(allow_nan=False, allow_infinity=False)
-        | st.text(),
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
         lambda s: st.lists(s) | st.dictionaries(st.text(), s),
         max_leaves=20,
     )
@@ -838,16 +838,44 @@ def test_strict_json_reads_json(value: Any) -> None:
     assert strict_json(raw, "it") == json.loads(raw)
 
 
+JSON_TEXT = st.text(st.sampled_from('\\"[]{}a'), max_size=6)
+
+
+def depth_of(value: Any) -> int:
+    """Return how deep a value is nested, by recursion."""
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(depth_of, value.values() if isinstance(value, dict) else value), default=0)
+
+
+@given(st.recursive(JSON_TEXT, lambda s: st.lists(s) | st.dictionaries(JSON_TEXT, s), max_leaves=20))
+@settings(deadline=None)
+def test_depth_is_counted_without_parsing(value: Any) -> None:
+    """Quotes, backslashes and brackets inside of strings do not mislead the count of the depth."""
+    assert _depth(json.dumps(value).encode()) == depth_of(value)
+    assert _depth(json.dumps(json.dumps(value)).encode()) == 0
+
+
+@pytest.mark.parametrize("unit", [b'\\"x', b'"', b"\\", b"[", b'{"a":'])
+def test_depth_takes_one_pass(unit: bytes) -> None:
+    """Ten million bytes of any trick, in and out of a string, are counted with little memory."""
+    for raw in (unit * (10**7 // len(unit)), b'{"' + unit * (10**7 // len(unit))):
+        tracemalloc.start()
+        try:
+            _depth(raw)
+            assert tracemalloc.get_traced_memory()[1] < 5 * 10**7
+        finally:
+            tracemalloc.stop()
+
+
 # versions
 
 
 def test_newer_version(small: bytes) -> None:
-    """A file of a newer format says who wrote it, which format it has and what to do, whatever else it holds."""
+    """A file of a newer format says who wrote it, which format it has and what to do."""
 
     def newer(header: dict[str, Any], text: dict[str, Any]) -> None:
-        text.update(
-            {"format_version": 999, "created_by": {"package": "softmaxnet", "version": "9.1"}, "new": [1]}
-        )
+        text.update({"format_version": 999, "created_by": {"package": "softmaxnet", "version": "9.1"}, "new": [1]})
 
     expected = f"written by softmaxnet 9.1, format 999; this version reads up to {FORMAT_VERSION}: upgrade"
     assert refused(forged(small, newer)) == expected
@@ -867,7 +895,7 @@ def test_files_of_every_version_give_what_they_gave(version: int, name: str) -> 
 
 
 def test_the_current_version_is_written_as_before() -> None:
-    """What this version writes is the committed golden file, byte for byte, up to the golden rows' last bits."""
+    """What this version writes has the description and the tensors of the committed golden file."""
     for name in ("matrix", "table"):
         data = (GOLDEN / f"{name}-v{FORMAT_VERSION}.safetensors").read_bytes()
         before, after = take_apart(data), take_apart(model_bytes(load_model(data)))
@@ -875,9 +903,7 @@ def test_the_current_version_is_written_as_before() -> None:
             text.pop("digest")
             text.pop("created_by")
         assert before[1] == after[1]
-        assert {k: v for k, v in before[0].items() if k[0] != "_"} == {
-            k: v for k, v in after[0].items() if k[0] != "_"
-        }
+        assert {k: v for k, v in before[0].items() if k[0] != "_"} == {k: v for k, v in after[0].items() if k[0] != "_"}
 
 
 # documentation

@@ -427,28 +427,37 @@ def _activate(name: str, z: Tensor, out: Tensor) -> None:
     elif name == "identity":
         out.copy_(z)
     else:
-        {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "silu": aten.silu.out, "mish": aten.mish.out}[name](z, out=out)
+        kernels: dict[str, Any] = {
+            "sigmoid": torch.sigmoid,
+            "tanh": torch.tanh,
+            "silu": aten.silu.out,
+            "mish": aten.mish.out,
+        }
+        kernels[name](z, out=out)
 
 
 def _activation_gradient(name: str, grad: Tensor, z: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
     """Return ``grad * f'(z)``, in place where the library has the kernel."""
     import torch
 
-    aten = torch.ops.aten
+    aten: Any = torch.ops.aten
     if name == "identity":
         return grad
+    out: Tensor
     if name == "relu":
-        return aten.threshold_backward.grad_input(grad, z, 0, grad_input=grad)
-    if name == "gelu":
-        return aten.gelu_backward.grad_input(grad, z, approximate="tanh", grad_input=grad)
-    if name == "silu":
-        return aten.silu_backward.grad_input(grad, z, grad_input=grad)
-    if name == "mish":
-        return aten.mish_backward(grad, z)
-    # The outputs say it for these two; where dropout has hidden outputs they are made again from z.
-    y = x if mask is None else (torch.sigmoid(z) if name == "sigmoid" else torch.tanh(z))
-    kernel = aten.sigmoid_backward if name == "sigmoid" else aten.tanh_backward
-    return kernel.grad_input(grad, y, grad_input=grad)
+        out = aten.threshold_backward.grad_input(grad, z, 0, grad_input=grad)
+    elif name == "gelu":
+        out = aten.gelu_backward.grad_input(grad, z, approximate="tanh", grad_input=grad)
+    elif name == "silu":
+        out = aten.silu_backward.grad_input(grad, z, grad_input=grad)
+    elif name == "mish":
+        out = aten.mish_backward(grad, z)
+    else:
+        # The outputs say it for these two; where dropout has hidden outputs they are made again from z.
+        y = x if mask is None else (torch.sigmoid(z) if name == "sigmoid" else torch.tanh(z))
+        kernel = aten.sigmoid_backward if name == "sigmoid" else aten.tanh_backward
+        out = kernel.grad_input(grad, y, grad_input=grad)
+    return out
 
 
 def _keep_level(dropout: float) -> int:

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,25 +17,26 @@ import scipy.sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array, check_random_state
+from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     _check_sample_weight,
     _num_samples,
-    check_is_fitted,
     column_or_1d,
     validate_data,
 )
 
 from softmaxnet.data.frames import as_input
 from softmaxnet.data.labels import encode_labels, lookup_labels
+from softmaxnet.data.split import stratified_holdout
 from softmaxnet.errors import DataError, SoftmaxError, UsageError
 from softmaxnet.features.encoder import FeatureEncoder
 from softmaxnet.fitting import Examples, Fitted, fit_network, operations_per_step
+from softmaxnet.machine import limited_threads, resolve_device, worthwhile_threads
 from softmaxnet.model import SoftmaxModel
 from softmaxnet.model_file import save_model
 from softmaxnet.network import ACTIVATIONS
 from softmaxnet.recipe import DataShape, Plan, resolve
-from softmaxnet.threads import limited_threads, worthwhile_threads
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["NotTrainedError", "SoftmaxClassifier"]
 
 
-class NotTrainedError(SoftmaxError, NotFittedError):
+class NotTrainedError(SoftmaxError, NotFittedError):  # type: ignore[misc]
     """A method that needs a fitted model was called before ``fit``."""
 
     exit_code = 2
@@ -124,6 +126,35 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     >>> clf.predict(X[:2]).tolist(), bool(clf.predict_proba(X[:2])[0, 0] > 0.95)
     ([0, 0], True)
     """
+
+    _parameter_constraints = {  # noqa: RUF012 (scikit-learn's own way to say it)
+        "hidden_layer_sizes": [StrOptions({"auto"}), tuple, list],
+        "activation": [StrOptions({"auto", *ACTIVATIONS})],
+        "output": [StrOptions({"softmax", "sigmoid"})],
+        "n_members": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "dropout": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="left")],
+        "solver": [StrOptions({"auto", "adam", "lbfgs"})],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "weight_decay": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "features": [StrOptions({"auto", "raw"})],
+        "learning_rate_schedule": [StrOptions({"auto", "constant", "cosine", "flat"})],
+        "class_weight": [StrOptions({"balanced"}), Mapping, None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "calibration": [StrOptions({"auto", "temperature", "matrix"}), None],
+        "conformal_fraction": [Interval(Real, 0, 1, closed="left")],
+        "max_seconds": [Interval(Real, 0, None, closed="neither"), None],
+        "precision": [StrOptions({"auto", "float64", "float32", "bfloat16"})],
+        "device": [str],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+    }
 
     def __init__(
         self,
@@ -236,11 +267,11 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         TrainingDivergedError
             Where no learning rate tried gave a finite loss.
         """
-        _check_parameters(self.get_params(deep=False))
+        self._check_parameters()
         X, n_samples = self._checked_input(X, reset=True)
         _check_lengths(n_samples, y)
         labels, self.classes_ = _checked_labels(y)
-        weight = self._weights(sample_weight, X, labels)
+        weight = self._weights(sample_weight, labels)
         keep = weight > 0
         if len(np.unique(labels[keep])) < 2:
             raise DataError(
@@ -251,13 +282,76 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not keep.all():
             X, labels, weight = _take(X, keep), labels[keep], weight[keep]
             groups = None if groups is None else groups[keep]
-        encoder = FeatureEncoder.fit(X, features=self.features, sample_weight=weight, kinds=kinds)
+        going_on = self.warm_start and self._state is not None
+        encoder = (
+            self.model_.encoder
+            if going_on
+            else FeatureEncoder.fit(X, features=self.features, sample_weight=weight, kinds=kinds)
+        )
+        seed = self._seed()
         examples = self._examples(encoder, X, labels, weight, groups)
+        for_sets = None
+        if self.conformal_fraction:
+            aside = stratified_holdout(labels, self.conformal_fraction, seed + 1, groups)
+            for_sets = _take(X, aside), labels[aside]
+            examples = examples.take(~aside)
         validation = None
         if X_val is not None:
             validation = self._validation_examples(encoder, X_val, y_val, sample_weight_val)
-        self._fit(encoder, examples, validation, reader, on_epoch)
+        self._fit(encoder, examples, validation, seed, dict(reader or {}), on_epoch)
+        if for_sets is not None:
+            self.calibrate_sets(for_sets[0], self.classes_[for_sets[1]])
         return self
+
+    def partial_fit(
+        self, X: Any, y: Any, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> SoftmaxClassifier:
+        """Learn from one more batch of rows: a pass over it in minibatches, without validation or calibration.
+
+        The first call settles the features (scales, categories, words) and the network; later rows are seen through
+        them. Its batch should look like the data to come.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as in :meth:`fit`
+        classes : array-like, needed in the first call
+            Every class that will ever be met.
+        """
+        first = not hasattr(self, "_stream")
+        self._check_parameters()
+        X, n_samples = self._checked_input(X, reset=first)
+        _check_lengths(n_samples, y)
+        if first:
+            if classes is None:
+                raise UsageError("classes must be passed on the first call to partial_fit.")
+            self.classes_ = _checked_labels(classes)[1]
+        elif classes is not None and not np.array_equal(_checked_labels(classes)[1], self.classes_):
+            raise UsageError("classes is not the same as in the first call to partial_fit.")
+        labels = lookup_labels(_plain_labels(y), self.classes_)
+        if (labels < 0).any():
+            raise DataError(f"y has a label that classes does not have, first in row {int((labels < 0).argmax())}")
+        weight = self._weights(sample_weight, labels)
+        keep = weight > 0
+        encoder = FeatureEncoder.fit(X, features=self.features, sample_weight=weight) if first else self._stream[0]
+        examples = self._examples(encoder, X, labels, weight, None).take(keep)
+        if first:
+            self._stream = (encoder, self._stream_plan(examples))
+            self._state = None
+        self._run(encoder, examples, None, self._stream[1], self._seed(), {}, None)
+        return self
+
+    def _stream_plan(self, examples: Examples) -> Plan:
+        """Return a plan for batches that come one by one: constant rate, nothing held out."""
+        plan = self._plan(examples, None)
+        return replace(
+            plan,
+            validation="none",
+            calibration=None,
+            solver="adam",
+            max_epochs=1,
+            learning_rate_schedule="constant",
+            precision="float64" if self.precision == "float64" else "float32",
+        )
 
     def fit_soft(self, X: Any, target_proba: ArrayLike, sample_weight: ArrayLike | None = None) -> SoftmaxClassifier:
         """Learn from rows that have a probability for each class in place of a label.
@@ -269,7 +363,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Rows that sum to 1. The classes are 0..n_classes-1.
         sample_weight : array-like of shape (n_samples,), optional
         """
-        _check_parameters(self.get_params(deep=False))
+        self._check_parameters()
         X, n_samples = self._checked_input(X, reset=True)
         target = np.array(target_proba, dtype=np.float64)
         if target.ndim != 2 or target.shape[0] != n_samples or target.shape[1] < 2:
@@ -287,24 +381,103 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             weight = weight * (target @ self._class_weights(target.argmax(1), weight))
         keep = weight > 0
         encoder = FeatureEncoder.fit(X, features=self.features, sample_weight=weight)
-        self._fit(encoder, self._examples(encoder, _take(X, keep), target[keep], weight[keep], None), None, None, None)
+        examples = self._examples(encoder, X, target, weight, None).take(keep)
+        self._state = None
+        self._fit(encoder, examples, None, self._seed(), {}, None)
         return self
+
+    def calibrate_sets(
+        self, X: Any, y: Any, *, method: str = "lac", per_class: bool = False
+    ) -> SoftmaxClassifier:
+        """Prepare prediction sets on rows that neither training nor calibration has seen.
+
+        Parameters
+        ----------
+        X, y : as in :meth:`fit`
+        method : {"lac", "aps", "raps"}
+            "lac" gives the smallest sets; the other two adapt them to the row.
+        per_class : bool
+            Whether the coverage is to hold within each class.
+        """
+        self.model_ = self._fitted_model.calibrate_sets(
+            self._checked_input(X, reset=False)[0], _plain_labels(y), method=method, per_class=per_class
+        )
+        return self
+
+    def _check_parameters(self) -> None:
+        """Refuse values that cannot be, in scikit-learn's own words."""
+        try:
+            self._validate_params()
+        except InvalidParameterError as error:
+            raise UsageError(str(error)) from None
+        sizes = self.hidden_layer_sizes
+        if not isinstance(sizes, str) and not all(np.issubdtype(type(size), np.integer) and size > 0 for size in sizes):
+            raise UsageError(
+                "The 'hidden_layer_sizes' parameter of SoftmaxClassifier must be 'auto' or a tuple of positive ints, "
+                f"() for none. Got {sizes!r} instead."
+            )
+        if self.n_jobs == 0:
+            raise UsageError("The 'n_jobs' parameter of SoftmaxClassifier must be None or an int other than 0.")
+
+    def _seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31 - 2))
 
     def _fit(
         self,
         encoder: FeatureEncoder,
         examples: Examples,
         validation: Examples | None,
-        reader: Mapping[str, object] | None,
+        seed: int,
+        reader: dict[str, object],
         on_epoch: Callable[[dict[str, float]], None] | None,
     ) -> None:
         plan = self._plan(examples, validation)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with limited_threads(worthwhile_threads(self.n_jobs, operations_per_step(examples, len(self.classes_), plan))):
+        if self.warm_start and plan.validation == "folds":
+            # One network that a later fit can go on from, in place of members with a fold each.
+            plan = replace(plan, validation="holdout", solver="adam", hidden_layer_sizes=plan.hidden_layer_sizes)
+        self._run(encoder, examples, validation, plan, seed, reader, on_epoch)
+        if not self.warm_start:
+            self._state = None
+
+    def _run(
+        self,
+        encoder: FeatureEncoder,
+        examples: Examples,
+        validation: Examples | None,
+        plan: Plan,
+        seed: int,
+        reader: dict[str, object],
+        on_epoch: Callable[[dict[str, float]], None] | None,
+    ) -> None:
+        n_classes = len(self.classes_)
+        threads = worthwhile_threads(self.n_jobs, operations_per_step(examples, n_classes, plan))
+        with limited_threads(threads):
             fitted = fit_network(
-                examples, len(self.classes_), plan, seed=seed, validation=validation, on_epoch=on_epoch
+                examples,
+                n_classes,
+                plan,
+                seed=seed,
+                validation=validation,
+                on_epoch=on_epoch,
+                state=self._state,
+                device=resolve_device(self.device),
             )
-        self._finish(encoder, fitted, dict(reader or {}))
+        self._state = fitted.state
+        self._finish(encoder, fitted, reader)
+
+    _stream: tuple[FeatureEncoder, Plan]
+    _state: Any = None
+    """What ``partial_fit`` and ``warm_start`` go on from."""
+
+    @property
+    def _fitted_model(self) -> SoftmaxModel:
+        if not hasattr(self, "model_"):
+            raise NotTrainedError(
+                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with appropriate arguments before "
+                "using this estimator."
+            )
+        model: SoftmaxModel = self.model_
+        return model
 
     def _plan(self, examples: Examples, validation: Examples | None) -> Plan:
         encoded = examples.encoded
@@ -329,7 +502,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             calibration=fitted.calibration,
             classes=self.classes_,
             settings=fitted.plan.to_dict() | {"features": self.features},
-            metrics=dict(fitted.metrics) | {"n_iter": fitted.n_iter},
+            metrics={**fitted.metrics, "n_iter": fitted.n_iter},
             reader=reader,
         )
         self.history_ = fitted.history
@@ -403,7 +576,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("y_val has no label that y has; validation needs rows of the classes that are trained")
         return self._examples(encoder, _take(X, keep), labels[keep], weight[keep], None)
 
-    def _weights(self, sample_weight: ArrayLike | None, X: Any, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _weights(self, sample_weight: ArrayLike | None, labels: NDArray[np.int64]) -> NDArray[np.float64]:
         weight = _check_sample_weight(
             sample_weight, np.empty((len(labels), 1)), dtype=np.float64, ensure_non_negative=True
         )
@@ -432,45 +605,36 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     # --- predicting ----------------------------------------------------------------------------------------
 
-    def _ready(self, X: Any) -> Any:
-        if not hasattr(self, "model_"):
-            try:
-                check_is_fitted(self, "model_")
-            except NotFittedError as error:
-                raise NotTrainedError(str(error)) from None
-        return self._checked_input(X, reset=False)[0]
-
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return the calibrated logits, (n_samples, n_classes); for two classes their difference, (n_samples,).
 
         With ensemble members they are ``logsumexp_m(log_softmax(z_m)) - ln M``.
         """
-        logits = self._logits(X)
+        logits = np.asarray(self._fitted_model.decision_function(self._checked_input(X, reset=False)[0]))
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
-
-    def _logits(self, X: Any) -> NDArray[np.float64]:
-        X = self._ready(X)
-        return np.asarray(self.model_.decision_function(X))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the probability of each class, (n_samples, n_classes), rows summing to 1."""
-        X = self._ready(X)
-        return np.asarray(self.model_.predict_proba(X))
+        return np.asarray(self._fitted_model.predict_proba(self._checked_input(X, reset=False)[0]))
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Return the log-softmax of the logits [nats]; it never underflows."""
-        X = self._ready(X)
-        return np.asarray(self.model_.predict_log_proba(X))
+        return np.asarray(self._fitted_model.predict_log_proba(self._checked_input(X, reset=False)[0]))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row, (n_samples,)."""
-        X = self._ready(X)
-        return np.asarray(self.model_.predict(X))
+        return np.asarray(self._fitted_model.predict(self._checked_input(X, reset=False)[0]))
 
     def predict_topk(self, X: Any, k: int = 5) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Return the k most probable classes of each row and their probabilities, each (n_samples, k), highest first."""
-        X = self._ready(X)
-        return self.model_.predict_topk(X, k)
+        return self._fitted_model.predict_topk(self._checked_input(X, reset=False)[0], k)
+
+    def predict_set(self, X: Any, coverage: float = 0.9) -> list[NDArray[Any]]:
+        """Return for each row the labels that together hold the true one with probability ``coverage``.
+
+        The guarantee is marginal and finite-sample; it needs :meth:`calibrate_sets` or ``conformal_fraction``.
+        """
+        return self._fitted_model.predict_set(self._checked_input(X, reset=False)[0], coverage)
 
     def save(self, path: Any, *, force: bool = True) -> None:
         """Write ``model_`` to one data-only safetensors file, atomically.
@@ -481,9 +645,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         force : bool, default=True
             Replace a file that is there.
         """
-        if not hasattr(self, "model_"):
-            raise NotTrainedError("this SoftmaxClassifier is not fitted yet; call fit before save")
-        save_model(self.model_, path, force=force)
+        save_model(self._fitted_model, path, force=force)
 
 
 def _take(X: Any, keep: NDArray[np.bool_]) -> Any:
@@ -541,6 +703,11 @@ def _check_lengths(n_samples: int, y: Any) -> None:
 
 
 def _checked_labels(y: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    return encode_labels(_plain_labels(y))
+
+
+def _plain_labels(y: Any) -> NDArray[Any]:
+    """Return y as one column, after scikit-learn's own checks."""
     if hasattr(y, "to_numpy") and not hasattr(y, "columns"):
         y = y.to_numpy()
     if not isinstance(y, np.ndarray) or y.ndim != 1:
@@ -549,64 +716,4 @@ def _checked_labels(y: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:
         if not np.isfinite(y).all():
             raise DataError("Input y contains NaN or infinity; every row needs a label")
         check_classification_targets(y)
-    return encode_labels(y)
-
-
-def _check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Refuse values that cannot be, in scikit-learn's words."""
-
-    def refuse(name: str, accepted: str) -> None:
-        raise UsageError(
-            f"The {name!r} parameter of SoftmaxClassifier must be {accepted}. Got {parameters[name]!r} instead."
-        )
-
-    def is_number(value: Any, kind: Any = numbers.Real) -> bool:
-        return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
-
-    choices = {
-        "activation": ("auto", *ACTIVATIONS),
-        "output": ("softmax", "sigmoid"),
-        "solver": ("auto", "adam", "lbfgs"),
-        "features": ("auto", "raw"),
-        "learning_rate_schedule": ("auto", "constant", "cosine", "flat"),
-        "calibration": ("auto", "temperature", "matrix", None),
-        "precision": ("auto", "float64", "float32", "bfloat16"),
-    }
-    for name, accepted in choices.items():
-        if parameters[name] not in accepted:
-            refuse(name, "one of " + ", ".join(map(repr, accepted)))
-    sizes = parameters["hidden_layer_sizes"]
-    if not (isinstance(sizes, str) and sizes == "auto") and not (
-        isinstance(sizes, tuple | list) and all(is_number(size, numbers.Integral) and size > 0 for size in sizes)
-    ):
-        refuse("hidden_layer_sizes", "'auto' or a tuple of positive ints, () for none")
-    for name in ("n_members", "batch_size", "max_epochs", "n_iter_no_change"):
-        value = parameters[name]
-        if not (isinstance(value, str) and value == "auto") and not (is_number(value, numbers.Integral) and value > 0):
-            refuse(name, "'auto' or a positive int")
-    ranges = {
-        "dropout": ("a float in [0, 1)", lambda v: 0 <= v < 1),
-        "learning_rate": ("a float > 0", lambda v: 0 < v < float("inf")),
-        "weight_decay": ("a float >= 0", lambda v: 0 <= v < float("inf")),
-    }
-    for name, (accepted_text, holds) in ranges.items():
-        value = parameters[name]
-        if not (isinstance(value, str) and value == "auto") and not (is_number(value) and holds(value)):
-            refuse(name, f"'auto' or {accepted_text}")
-    plain = {
-        "validation_fraction": ("a float in (0, 1)", lambda v: 0 < v < 1),
-        "label_smoothing": ("a float in [0, 1)", lambda v: 0 <= v < 1),
-        "conformal_fraction": ("a float in [0, 1)", lambda v: 0 <= v < 1),
-    }
-    for name, (accepted_text, holds) in plain.items():
-        if not (is_number(parameters[name]) and holds(parameters[name])):
-            refuse(name, accepted_text)
-    seconds = parameters["max_seconds"]
-    if seconds is not None and not (is_number(seconds) and seconds > 0):
-        refuse("max_seconds", "None or a float > 0")
-    weights = parameters["class_weight"]
-    if weights is not None and weights != "balanced" and not isinstance(weights, Mapping):
-        refuse("class_weight", "None, 'balanced' or a dict of class to weight")
-    jobs = parameters["n_jobs"]
-    if jobs is not None and not (is_number(jobs, numbers.Integral) and jobs != 0):
-        refuse("n_jobs", "None or an int other than 0")
+    return np.asarray(y)

@@ -20,6 +20,7 @@ from softmaxnet.data.split import stratified_folds, stratified_holdout
 from softmaxnet.features.encoded import Encoded
 from softmaxnet.full_batch import minimise
 from softmaxnet.network import NetworkSpec
+from softmaxnet.optimizer import Optimizer
 from softmaxnet.recipe import Plan
 from softmaxnet.softmax import log_softmax
 from softmaxnet.training import Rows, Schedule, Validator, network_logits, scaled_spec, train
@@ -27,7 +28,7 @@ from softmaxnet.training import Rows, Schedule, Validator, network_logits, scale
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Examples", "Fitted", "fit_network"]
+__all__ = ["Examples", "Fitted", "TrainingState", "fit_network", "operations_per_step"]
 
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00001)
 """Weight decays of softmax regression that little data chooses from by cross-validation."""
@@ -80,6 +81,17 @@ class Fitted:
     metrics: dict[str, float | None]
     n_iter: int
     stopped_by: str
+    state: TrainingState | None = None
+
+
+@dataclass
+class TrainingState:
+    """What a later fit goes on from: parameters, the optimizer's moments, the seed, the epochs behind it."""
+
+    parameters: Parameters
+    optimizer: Optimizer
+    seed: int
+    n_epochs: int = 0
 
 
 OnEpoch = Callable[[dict[str, float]], None]
@@ -93,6 +105,8 @@ def fit_network(
     seed: int,
     validation: Examples | None = None,
     on_epoch: OnEpoch | None = None,
+    state: TrainingState | None = None,
+    device: str = "cpu",
 ) -> Fitted:
     """Train as the plan says and calibrate on the rows that were held out.
 
@@ -105,6 +119,9 @@ def fit_network(
     validation : Examples, optional
         The user's own; where given nothing is held out of ``examples``.
     on_epoch : callable, optional
+    state : TrainingState, optional
+        Where to go on from.
+    device : str
 
     Raises
     ------
@@ -118,7 +135,7 @@ def fit_network(
         held_out = stratified_holdout(labels, plan.validation_fraction, seed, examples.groups)
         if held_out.any() and not held_out.all():
             training, validation = examples.take(~held_out), examples.take(held_out)
-    return _fit_minibatch(training, n_classes, plan, seed, validation, on_epoch)
+    return _fit_minibatch(training, n_classes, plan, seed, validation, on_epoch, state, device)
 
 
 def operations_per_step(examples: Examples, n_classes: int, plan: Plan) -> float:
@@ -150,16 +167,16 @@ def _dtype(precision: str) -> Any:
     return torch.float64 if precision == "float64" else torch.float32
 
 
-def _rows(examples: Examples, dtype: Any) -> Rows:
+def _rows(examples: Examples, dtype: Any, device: str = "cpu") -> Rows:
     import torch
 
-    dense = torch.from_numpy(np.require(examples.encoded.dense, requirements="CW"))
-    target = torch.from_numpy(np.require(examples.target, requirements="CW"))
+    dense = torch.from_numpy(np.require(examples.encoded.dense, requirements=["C", "W"]))
+    target = torch.from_numpy(np.require(examples.target, requirements=["C", "W"]))
     weight = torch.from_numpy(examples.weight / examples.weight.mean())
     return Rows(
-        dense=dense if dense.dtype == torch.uint8 else dense.to(dtype),
-        target=target if target.ndim == 1 else target.to(dtype),
-        weight=weight.to(dtype),
+        dense=dense.to(device) if dense.dtype == torch.uint8 else dense.to(device, dtype),
+        target=target.to(device) if target.ndim == 1 else target.to(device, dtype),
+        weight=weight.to(device, dtype),
         scale=examples.encoded.dense_scale,
         sparse=examples.encoded.sparse,
     )
@@ -183,9 +200,9 @@ def schedule_of(plan: Plan) -> Schedule:
     )
 
 
-def new_parameters(spec: NetworkSpec, plan: Plan, seed: int, dtype: Any) -> Parameters:
+def new_parameters(spec: NetworkSpec, plan: Plan, seed: int, dtype: Any, device: str = "cpu") -> Parameters:
     """Return initialised parameters in the plan's parametrisation."""
-    parameters = Parameters(scaled_spec(spec, plan.parametrization), dtype=dtype)
+    parameters = Parameters(scaled_spec(spec, plan.parametrization), dtype=dtype, device=device)
     generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, 3]))
     parameters.initialise(generator, plan.initial_gain, plan.zero_head)
     return parameters
@@ -196,6 +213,19 @@ def numpy_params(parameters: Parameters, flat: Any = None, table: Any = None) ->
     return {name: value.cpu().numpy().copy() for name, value in parameters.effective(flat, table).items()}
 
 
+def new_state(spec: NetworkSpec, plan: Plan, seed: int, device: str = "cpu") -> TrainingState:
+    """Return initialised parameters with a new optimizer."""
+    parameters = new_parameters(spec, plan, seed, _dtype(plan.precision), device)
+    optimizer = Optimizer(
+        parameters,
+        betas=plan.betas,
+        weight_decay=plan.weight_decay or 0.0,
+        average_power=plan.average_power,
+        table_rate=plan.table_rate,
+    )
+    return TrainingState(parameters, optimizer, seed)
+
+
 def _fit_minibatch(
     training: Examples,
     n_classes: int,
@@ -203,22 +233,40 @@ def _fit_minibatch(
     seed: int,
     validation: Examples | None,
     on_epoch: OnEpoch | None,
+    state: TrainingState | None = None,
+    device: str = "cpu",
 ) -> Fitted:
+    import torch
+
     dtype = _dtype(plan.precision)
     spec = _spec(training, n_classes, plan)
-    parameters = new_parameters(spec, plan, seed, dtype)
-    validator = None if validation is None else Validator(spec, _rows(validation, dtype))
+    state = state or new_state(spec, plan, seed, device)
+    parameters = state.parameters
+    validator = None if validation is None else Validator(spec, _rows(validation, dtype, device))
     result = train(
-        parameters, _rows(training, dtype), schedule_of(plan), seed=seed, validator=validator, on_epoch=on_epoch
+        parameters,
+        _rows(training, dtype, device),
+        schedule_of(plan),
+        seed=state.seed,
+        validator=validator,
+        compute_dtype=torch.bfloat16 if plan.precision == "bfloat16" else None,
+        on_epoch=on_epoch,
+        optimizer=state.optimizer,
+        first_epoch=state.n_epochs,
     )
+    state.n_epochs += len(result.history)
     calibration, metrics = Calibration(), _no_metrics()
     if validator is not None and validation is not None:
         logits = validator.logits(parameters, result.flat, result.table)
         calibration = _calibrate(logits, validation, plan)
         metrics = _metrics(calibration.transform(logits), validation)
+        # What a later fit starts from is what this one keeps.
+        parameters.flat.copy_(result.flat)
+        if parameters.table is not None and result.table is not None:
+            parameters.table.copy_(result.table)
     params = numpy_params(parameters, result.flat, result.table)
     return Fitted(
-        spec, params, calibration, plan, result.history, metrics, len(result.history), result.stopped_by
+        spec, params, calibration, plan, result.history, metrics, state.n_epochs, result.stopped_by, state
     )
 
 
@@ -300,7 +348,7 @@ def canonical(examples: Examples) -> Examples:
         keys.append(np.unique(examples.groups, return_inverse=True)[1][:, None].astype(np.float64))
     keys.append(examples.target[:, None].astype(np.float64))
     _, first, inverse = np.unique(np.hstack(keys) + 0.0, axis=0, return_index=True, return_inverse=True)
-    weight = np.bincount(inverse.ravel(), weights=examples.weight)
+    weight = np.bincount(inverse.ravel(), weights=examples.weight).astype(np.float64)
     merged = examples.take(first)
     return Examples(Encoded(dense[first], 1.0, merged.encoded.sparse), merged.target, weight, merged.groups)
 

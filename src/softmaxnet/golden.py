@@ -17,7 +17,7 @@ from softmaxnet.errors import DataError, ModelFileError
 from softmaxnet.features.encoder import FeatureEncoder
 from softmaxnet.features.matrix import NumberMatrix, PixelMatrix, SparseMatrix
 from softmaxnet.features.table import TableParts, block_sources
-from softmaxnet.model import SoftmaxModel
+from softmaxnet.model import SoftmaxModel, top_classes
 from softmaxnet.softmax import log_softmax, logsumexp
 
 __all__ = ["Golden", "check_golden", "make_golden"]
@@ -79,9 +79,7 @@ class Golden:
             _tensor(tensors, "golden.log_sum_exp", np.float64, 1, (n_rows,))
             names += ["golden.labels", "golden.log_sum_exp"]
         if width != (TOP if n_classes > MOST_CLASSES else n_classes):
-            raise ModelFileError(
-                f"golden: the log-probabilities have {width} columns for {n_classes} classes"
-            )
+            raise ModelFileError(f"golden: the log-probabilities have {width} columns for {n_classes} classes")
         names += _check_rows(form, cells, tensors, n_rows, n_features)
         return cls(form, cells, {name: tensors[name] for name in names})
 
@@ -91,15 +89,11 @@ class Golden:
             import pyarrow as pa
 
             names = encoder.feature_names_in or ()
-            columns = [
-                pa.array([row[index] for row in self.cells], pa.string()) for index in range(len(names))
-            ]
+            columns = [pa.array([row[index] for row in self.cells], pa.string()) for index in range(len(names))]
             return pa.Table.from_arrays(columns, names=list(names))
         if self.form == "dense":
             X = self.tensors["golden.X"]
-            return (
-                np.where(self.tensors["golden.missing"], np.nan, X) if "golden.missing" in self.tensors else X
-            )
+            return np.where(self.tensors["golden.missing"], np.nan, X) if "golden.missing" in self.tensors else X
         from scipy.sparse import csr_array
 
         parts = (self.tensors[f"golden.{name}"] for name in ("values", "indices", "indptr"))
@@ -167,9 +161,9 @@ def _answers(logits: npt.NDArray[np.float64]) -> Tensors:
     log_proba = log_softmax(logits) if logits.size else logits
     if logits.shape[1] <= MOST_CLASSES:
         return {"golden.log_proba": log_proba}
-    top = np.argsort(-log_proba, axis=1, kind="stable")[:, :TOP]
+    top, _ = top_classes(log_proba, TOP)
     return {
-        "golden.labels": top.astype(np.int64),
+        "golden.labels": top,
         "golden.log_proba": np.take_along_axis(log_proba, top, axis=1),
         "golden.log_sum_exp": logsumexp(logits) if logits.size else np.empty(0),
     }
@@ -274,18 +268,9 @@ def _tensor(
     shape: tuple[int, ...] | None = None,
 ) -> npt.NDArray[Any]:
     array = tensors.get(name)
-    if (
-        array is None
-        or array.dtype != dtype
-        or array.ndim != n_dimensions
-        or shape not in (None, array.shape)
-    ):
+    if array is None or array.dtype != dtype or array.ndim != n_dimensions or shape not in (None, array.shape):
         given = "is missing" if array is None else f"has dtype {array.dtype} and shape {array.shape}"
-        wanted = (
-            f"{np.dtype(dtype)} of shape {shape}"
-            if shape
-            else f"{np.dtype(dtype)}, {n_dimensions}-dimensional"
-        )
+        wanted = f"{np.dtype(dtype)} of shape {shape}" if shape else f"{np.dtype(dtype)}, {n_dimensions}-dimensional"
         raise ModelFileError(f"tensor {name!r} {given}; expected {wanted}")
     return array
 
@@ -321,7 +306,5 @@ def _check_rows(
 
 def _is_row(row: object, n_features: int) -> bool:
     return (
-        isinstance(row, list)
-        and len(row) == n_features
-        and all(cell is None or isinstance(cell, str) for cell in row)
+        isinstance(row, list) and len(row) == n_features and all(cell is None or isinstance(cell, str) for cell in row)
     )

@@ -25,9 +25,9 @@ from softmaxnet.features.columns import BadCell
 from softmaxnet.features.encoder import FeatureEncoder
 from softmaxnet.memory import allocate_result
 from softmaxnet.network import NetworkSpec, forward, parameter_shapes
-from softmaxnet.softmax import log_softmax, logsumexp
+from softmaxnet.softmax import log_softmax
 
-__all__ = ["SoftmaxModel"]
+__all__ = ["SoftmaxModel", "top_classes"]
 
 Floats: TypeAlias = npt.NDArray[Any]
 
@@ -254,7 +254,7 @@ class SoftmaxModel:
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise UsageError(f"k must be a whole number of at least 1. Got {k!r} instead.")
         count = min(int(k), self.n_classes)
-        parts = [_top(logits, count) for _, logits in self.iter_logits(X)]
+        parts = [top_classes(logits, count) for _, logits in self.iter_logits(X)]
         return self.classes[np.concatenate([top for top, _ in parts])], np.concatenate([p for _, p in parts])
 
     def predict_set(self, X: Any, coverage: float = 0.9) -> list[npt.NDArray[Any]]:
@@ -337,9 +337,7 @@ class SoftmaxModel:
         lines += [f"{name:<12} {value:.4f}" for name, value in numbers]
         return "\n".join(lines)
 
-    def _logits(
-        self, X: Any, first_row: int, counts: dict[str, int] | None, bad: list[BadCell] | None
-    ) -> Floats:
+    def _logits(self, X: Any, first_row: int, counts: dict[str, int] | None, bad: list[BadCell] | None) -> Floats:
         """Return the calibrated logits of one chunk."""
         dtype = self.dtype
         known = len(bad) if bad is not None else 0
@@ -431,12 +429,12 @@ def _softmax_rows(logits: Floats) -> Floats:
     return proba
 
 
-def _top(logits: Floats, k: int) -> tuple[npt.NDArray[np.int64], Floats]:
+def top_classes(logits: Floats, k: int) -> tuple[npt.NDArray[np.int64], Floats]:
     """Return the classes of the k highest logits of every row, in order, and their probabilities.
 
     Examples
     --------
-    >>> top, proba = _top(np.array([[1.6, 3.1, 0.5]]), 2)
+    >>> top, proba = top_classes(np.array([[1.6, 3.1, 0.5]]), 2)
     >>> print(top, proba.round(4))
     [[1 0]] [[0.7708 0.172 ]]
     """
@@ -449,11 +447,9 @@ def _top(logits: Floats, k: int) -> tuple[npt.NDArray[np.int64], Floats]:
         top.sort(axis=1)
     else:
         top = np.broadcast_to(np.arange(n_classes), logits.shape)
-    values = np.take_along_axis(logits, top, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    values = np.take_along_axis(values, order, axis=1).astype(np.float64)
-    total = logsumexp(logits.astype(np.float64))
-    return np.take_along_axis(top, order, axis=1), np.exp(values - total[:, None])
+    order = np.argsort(-np.take_along_axis(logits, top, axis=1), axis=1, kind="stable")
+    top = np.take_along_axis(top, order, axis=1)
+    return top, np.take_along_axis(_softmax_rows(logits), top, axis=1)
 
 
 def _refuse_overflow(logits: Floats, first_row: int) -> None:

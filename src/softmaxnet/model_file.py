@@ -160,9 +160,7 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    raise UsageError(
-        f"a model file holds numbers, texts, lists and mappings; it cannot hold a {type(value).__name__}"
-    )
+    raise UsageError(f"a model file holds numbers, texts, lists and mappings; it cannot hold a {type(value).__name__}")
 
 
 # --- class labels -------------------------------------------------------------------------------------------
@@ -179,17 +177,13 @@ def _encode_classes(classes: npt.NDArray[Any]) -> tuple[dict[str, object], Tenso
     >>> meta["kind"], bytes(tensors["classes.bytes"]), tensors["classes.offsets"].tolist()
     ('str', b'abc', [0, 2, 2, 3])
     """
-    kind = {"i": "int", "u": "int", "f": "float", "b": "bool", "U": "str", "O": "object"}.get(
-        classes.dtype.kind, ""
-    )
+    kind = {"i": "int", "u": "int", "f": "float", "b": "bool", "U": "str", "O": "object"}.get(classes.dtype.kind, "")
     meta: dict[str, object] = {"kind": kind, "count": int(classes.size)}
     if kind in LABEL_DTYPES:
         return meta, {"classes.values": classes.astype(LABEL_DTYPES[kind])}
     names = classes.tolist()
     if not kind or not all(type(name) is str for name in names):
-        raise UsageError(
-            f"class labels must be integers, floats, bools or strings; got the dtype {classes.dtype}"
-        )
+        raise UsageError(f"class labels must be integers, floats, bools or strings; got the dtype {classes.dtype}")
     encoded = [name.encode("utf-8", "surrogatepass") for name in names]
     offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
     np.cumsum([len(part) for part in encoded], out=offsets[1:])
@@ -218,9 +212,7 @@ def _decode_classes(kind: str, tensors: Mapping[str, npt.NDArray[Any]]) -> npt.N
 
 def _decode_names(data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> list[str]:
     if offsets[0] != 0 or offsets[-1] != data.size or bool((offsets[1:] < offsets[:-1]).any()):
-        raise ModelFileError(
-            "the offsets of the class names do not ascend from 0 to the number of their bytes"
-        )
+        raise ModelFileError("the offsets of the class names do not ascend from 0 to the number of their bytes")
     raw, bounds = data.tobytes(), offsets.tolist()
     try:
         return [raw[begin:end].decode("utf-8", "surrogatepass") for begin, end in pairwise(bounds)]
@@ -334,9 +326,7 @@ def _load(file: BinaryIO, n_bytes: int) -> tuple[SoftmaxModel, Golden, str]:
         )
     calibration = Calibration.from_state(data["calibration"], tensors, n_classes=spec.n_classes)
     conformal = _decode_sets(data["conformal"], tensors, spec.n_classes)
-    golden = Golden.from_state(
-        data["golden"], tensors, n_features=encoder.n_features_in, n_classes=spec.n_classes
-    )
+    golden = Golden.from_state(data["golden"], tensors, n_features=encoder.n_features_in, n_classes=spec.n_classes)
     params = {name: tensors[name] for name in parameter_shapes(spec)}
     explained = {*params, *about.class_tensors, *calibration.to_state()[1], *golden.tensors}
     explained |= set(conformal.to_state()[1]) if conformal else set()
@@ -362,9 +352,7 @@ def _decode_sets(
         return None
     sets = PredictionSets.from_state(meta, tensors)
     if sets.n_classes != n_classes:
-        raise ModelFileError(
-            f"the prediction sets have {sets.n_classes} classes; the network has {n_classes}"
-        )
+        raise ModelFileError(f"the prediction sets have {sets.n_classes} classes; the network has {n_classes}")
     return sets
 
 
@@ -418,9 +406,7 @@ class _Description:
         _check_version(data)
         if set(data) != TOP_LEVEL:
             odd = sorted(set(data) ^ TOP_LEVEL)[0]
-            raise ModelFileError(
-                f"the description {'lacks' if odd in TOP_LEVEL else 'has an unknown'} {odd[:80]!r}"
-            )
+            raise ModelFileError(f"the description {'lacks' if odd in TOP_LEVEL else 'has an unknown'} {odd[:80]!r}")
         for name in (
             "calibration",
             "classes",
@@ -454,16 +440,9 @@ class _Description:
                 raise ModelFileError(f"tensor {name!r} {given}; expected float32 or float64 of shape {shape}")
         for name, (dtype, expected) in self.class_tensors.items():
             info = container.tensors.get(name)
-            if (
-                info is None
-                or info.dtype != dtype
-                or len(info.shape) != 1
-                or expected not in (None, info.shape)
-            ):
+            if info is None or info.dtype != dtype or len(info.shape) != 1 or expected not in (None, info.shape):
                 given = "is missing" if info is None else f"has dtype {info.dtype} and shape {info.shape}"
-                raise ModelFileError(
-                    f"tensor {name!r} {given}, which does not fit {self.spec.n_classes} classes"
-                )
+                raise ModelFileError(f"tensor {name!r} {given}, which does not fit {self.spec.n_classes} classes")
 
 
 def _check_version(data: Mapping[str, object]) -> None:
@@ -491,13 +470,9 @@ def _decode_spec(meta: Mapping[str, object]) -> NetworkSpec:
     for name, size in [*sizes.items(), *(("hidden_layer_sizes", size) for size in hidden)]:
         low = least.get(name, int(name == "hidden_layer_sizes"))
         if type(size) is not int or not low <= size <= MOST_UNITS:
-            raise ModelFileError(
-                f"{name!r} in the description must be a whole number from {low}. Got {size!r:.40}"
-            )
+            raise ModelFileError(f"{name!r} in the description must be a whole number from {low}. Got {size!r:.40}")
     if not isinstance(meta["activation"], str) or meta["activation"] not in ACTIVATIONS:
-        raise ModelFileError(
-            f"the activation {meta['activation']!r:.40} is not one of {', '.join(ACTIVATIONS)}"
-        )
+        raise ModelFileError(f"the activation {meta['activation']!r:.40} is not one of {', '.join(ACTIVATIONS)}")
     if meta["output"] not in ("softmax", "sigmoid"):
         raise ModelFileError(f"the output {meta['output']!r:.40} is neither 'softmax' nor 'sigmoid'")
     if (sizes["n_frequencies"] == 0) != (sizes["embedding_size"] == 0):
@@ -533,6 +508,8 @@ def _open(source: Source) -> Iterator[BinaryIO]:
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source)
     elif not isinstance(source, str | os.PathLike):
+        if not hasattr(source, "read"):
+            raise UsageError(f"a model is read from a path, bytes or a binary file. Got {type(source).__name__}.")
         yield source if source.seekable() and hasattr(source, "readinto") else io.BytesIO(source.read())
     else:
         try:

@@ -43,6 +43,8 @@ class DataShape:
     has_validation : bool
         The user brought a validation set.
     soft_targets : bool
+    bfloat16 : bool
+        The processor multiplies bfloat16 matrices by itself.
     """
 
     n_rows: int
@@ -53,6 +55,7 @@ class DataShape:
     pixels: bool = False
     has_validation: bool = False
     soft_targets: bool = False
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ def _weight_decay(shape: DataShape, solver: str) -> float | None:
 def _batch_size(shape: DataShape, text: bool) -> int:
     if text:
         return 128 if shape.n_rows < 20_000 else 256
-    return min(max(2 ** round(math.log2(max(shape.n_rows, 1) / 50)), 32), 256)
+    return int(min(max(2.0 ** round(math.log2(max(shape.n_rows, 1) / 50)), 32), 256))
 
 
 def _epochs(shape: DataShape, text: bool) -> int:

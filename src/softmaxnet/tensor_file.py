@@ -48,8 +48,6 @@ MAX_DIMENSIONS = 8
 BLOCK_BYTES = 2**20
 """Read, hashed and checked at once: stays in the processor's cache."""
 
-NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-
 DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -317,20 +315,25 @@ def strict_json(raw: bytes, what: str) -> Any:
 def _depth(raw: bytes) -> int:
     """Return how deep brackets are nested outside of strings; counted before any recursive parser sees them.
 
+    In one pass whatever the bytes are. A backslash outside of strings misleads it, and stops every parser.
+
     Examples
     --------
     >>> _depth(b'{"a[[": [1, [2]]}')
     3
     """
-    outside = re.sub(rb'"[^"\\]*(?:\\.[^"\\]*)*"', b"", raw, flags=re.DOTALL)
-    codes = np.frombuffer(outside.translate(None, NO_BRACKETS), dtype=np.uint8)
-    depth = deepest = 0
-    for start in range(0, codes.size, BLOCK_BYTES):
-        block = codes[start : start + BLOCK_BYTES]
-        step = np.where((block == ord("{")) | (block == ord("[")), np.int8(1), np.int8(-1))
+    plain = np.frombuffer(raw.replace(b"\\\\", b"").replace(b"\\" + b'"', b""), dtype=np.uint8)
+    n_quotes = depth = deepest = 0
+    for start in range(0, plain.size, BLOCK_BYTES):
+        block = plain[start : start + BLOCK_BYTES]
+        quotes = np.cumsum(block == ord('"'), dtype=np.int32)
+        opens = (block == ord("{")) | (block == ord("["))
+        closes = (block == ord("}")) | (block == ord("]"))
+        step = (opens.astype(np.int8) - closes.astype(np.int8)) * ((quotes + n_quotes) % 2 == 0)
         run = np.cumsum(step, dtype=np.int32)
         deepest = max(deepest, depth + int(run.max()))
         depth += int(run[-1])
+        n_quotes += int(quotes[-1])
     return deepest
 
 
@@ -374,9 +377,7 @@ def encode(tensors: Tensors, text: str) -> tuple[list[bytes | memoryview], str]:
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
     raw += b" " * (-len(raw) % 8)
     if len(raw) > MAX_HEADER_BYTES:
-        raise ModelFileError(
-            f"the model's description has {len(raw):,} bytes; at most {MAX_HEADER_BYTES:,} are read"
-        )
+        raise ModelFileError(f"the model's description has {len(raw):,} bytes; at most {MAX_HEADER_BYTES:,} are read")
     raw = len(raw).to_bytes(8, "little") + raw
     marker = b'\\"digest\\":\\"'
     if raw.count(marker + DIGEST_ZEROS.encode()) != 1:

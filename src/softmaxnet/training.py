@@ -26,6 +26,7 @@ from softmaxnet.data.epoch_plan import batch_bounds, epoch_order
 from softmaxnet.errors import TrainingDivergedError
 from softmaxnet.network import NetworkSpec, combine_members, member_logits
 from softmaxnet.optimizer import Optimizer, learning_rate_factor
+from softmaxnet.softmax import soft_cross_entropy
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -112,7 +113,6 @@ class TrainingResult:
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     stopped_by: str = "max_epochs"
-    inverse_temperature: float = 1.0
 
 
 def train(
@@ -170,14 +170,14 @@ def train(
             result.history.append(line)
             if on_epoch is not None:
                 on_epoch(line)
-            score = line.get("validation_log_loss", -float(epoch))
-            if score < best:
-                best = score
+            if validator is None:
+                result.best_epoch = epoch + 1
+            elif line["validation_log_loss"] < best:
+                best = line["validation_log_loss"]
                 result.best_epoch = epoch + 1
                 result.flat = state.averaged().clone()
                 result.table = None if parameters.table is None else parameters.table.clone()
-                result.inverse_temperature = line.get("inverse_temperature", 1.0)
-            elif validator is not None and epoch + 1 - result.best_epoch >= schedule.n_iter_no_change:
+            elif epoch + 1 - result.best_epoch >= schedule.n_iter_no_change:
                 result.stopped_by = "early_stopping"
                 break
             if schedule.max_seconds is not None and line["seconds"] >= schedule.max_seconds:
@@ -185,11 +185,12 @@ def train(
                 break
     except KeyboardInterrupt:
         result.stopped_by = "interrupt"
-        if not result.history:
-            result.flat = state.averaged().clone()
         warnings.warn(
             f"interrupted in epoch {len(result.history) + 1}: the best parameters so far are kept", stacklevel=2
         )
+    if not result.best_epoch or validator is None:
+        result.flat = state.averaged().clone()
+        result.table = None if parameters.table is None else parameters.table.clone()
     return result
 
 
@@ -220,7 +221,7 @@ class _Run:
         )
         self.rate_factor = 1.0
         n_dense = rows.dense.shape[1]
-        self.input = torch.empty(largest, n_dense, dtype=self.backward.dtype)
+        self.input = torch.empty(largest, n_dense, dtype=self.backward.dtype, device=rows.dense.device)
         row_bytes = max(n_dense * rows.dense.element_size(), 1)
         self.batches_per_window = max(WINDOW_BYTES // (row_bytes * largest), 1)
 
@@ -296,15 +297,13 @@ def window_batches(
 
     start, stop = window[0][0], window[-1][1]
     if order is None:
-        take = slice(start, stop)
-        gather = lambda tensor: tensor[take]  # noqa: E731
+        take: Any = slice(start, stop)
         sparse = None if rows.sparse is None else rows.sparse[take]
     else:
-        chosen = torch.from_numpy(order[start:stop])
-        gather = lambda tensor: tensor.index_select(0, chosen)  # noqa: E731
+        take = torch.from_numpy(order[start:stop]).to(rows.dense.device)
         sparse = None if rows.sparse is None else rows.sparse[order[start:stop]]
-    dense, target, weight = gather(rows.dense), gather(rows.target), gather(rows.weight)
-    fold = None if rows.fold is None else gather(rows.fold)
+    dense, target, weight = rows.dense[take], rows.target[take], rows.weight[take]
+    fold = None if rows.fold is None else rows.fold[take]
     share = 1 / divisor if divisor is not None else len(window) / (stop - start)
     for lower, upper in window:
         part = slice(lower - start, upper - start)
@@ -382,8 +381,8 @@ class Validator:
         if rows.fold is None or rows.member_fold is None:
             return network_logits(self.spec, effective, rows, None, self.chunk_rows)
         out = np.empty((len(rows), self.spec.n_classes))
-        fold = rows.fold.numpy()
-        member_fold = rows.member_fold.numpy()
+        fold = rows.fold.cpu().numpy()
+        member_fold = rows.member_fold.cpu().numpy()
         for k in np.unique(member_fold):
             spec, params = member_subset(self.spec, effective, np.flatnonzero(member_fold == k).tolist())
             chosen = np.flatnonzero(fold == k)
@@ -393,10 +392,15 @@ class Validator:
     def score(self, parameters: Parameters, flat: Tensor, table: Tensor | None) -> dict[str, float]:
         """Return the scores of one epoch, as the history names them."""
         logits = self.logits(parameters, flat, table)
-        labels, weight = self.rows.target.numpy(), self.rows.weight.numpy()
+        labels, weight = self.rows.target.cpu().numpy(), self.rows.weight.cpu().numpy()
         known = _known_rows(self.rows)
         if known is not None:
             logits, labels, weight = logits[known], labels[known], weight[known]
+        if labels.ndim == 2:
+            return {
+                "validation_log_loss": float(soft_cross_entropy(logits, labels, sample_weight=weight)),
+                "validation_accuracy": float(np.average(logits.argmax(1) == labels.argmax(1), weights=weight)),
+            }
         loss, inverse_temperature = held_out_log_loss_after_temperature(logits, labels, weight)
         accuracy = float(np.average(logits.argmax(1) == labels, weights=weight))
         return {
@@ -410,7 +414,7 @@ def _known_rows(rows: Rows) -> np.ndarray | None:
     """Rows that no member holds out (of a class with one row, say) are not validated; None where all are."""
     if rows.fold is None or rows.member_fold is None:
         return None
-    known = np.isin(rows.fold.numpy(), rows.member_fold.numpy())
+    known = np.isin(rows.fold.cpu().numpy(), rows.member_fold.cpu().numpy())
     return None if known.all() else known
 
 
@@ -448,7 +452,7 @@ def network_logits(
     dtype = params["layers.0.weight"].dtype
     for start in range(0, len(chosen), chunk_rows):
         part = chosen[start : start + chunk_rows]
-        dense = rows.dense.index_select(0, torch.from_numpy(part)).to(dtype)
+        dense = rows.dense.index_select(0, torch.from_numpy(part).to(rows.dense.device)).to(dtype)
         if rows.scale != 1.0:
             dense = dense.mul_(rows.scale)
         sparse = None
@@ -461,7 +465,7 @@ def network_logits(
                 size=csr.shape,
             )
         logits = combine_members(spec, member_logits(spec, params, dense, sparse))
-        out[start : start + len(part)] = logits.numpy()
+        out[start : start + len(part)] = logits.cpu().numpy()
     return out
 
 

@@ -1,7 +1,7 @@
 """Write the golden model files of the current format version, and what they are expected to answer.
 
-Run once for each new format version, never for an old one: ``python tests/golden/make_golden.py``. The files of
-a version that was released are never written again; every later version of the package has to read them.
+Run once for each new format version, never for an old one: ``python tests/golden/make_golden.py``. The files
+of a version that was released are never written again; every later version of the package has to read them.
 """
 
 from __future__ import annotations

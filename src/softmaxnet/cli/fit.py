@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from softmaxnet.cli.files import checked_output, feature_columns, located, require_data
 from softmaxnet.cli.options import PARAMETERS
 from softmaxnet.cli.signals import Interrupts
-from softmaxnet.cli.terminal import Progress, Terminal, aligned, duration
+from softmaxnet.cli.tables import column_table, plan_text
+from softmaxnet.cli.terminal import Progress, Terminal, duration
 from softmaxnet.errors import DataError, SoftmaxError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-SHOWN_COLUMNS = 30
 KINDS = ("number", "category", "text", "date")
 
 
@@ -189,52 +189,6 @@ def _announcement(
         progress.begin(plan.max_epochs if plan.solver == "adam" else None, plan.max_seconds)
 
     return announce
-
-
-def column_table(columns: list[dict[str, object]], *, all_rows: bool = False) -> str:
-    """Return what each column was found to be and what it becomes; runs of like unnamed columns are one line."""
-    rows: list[tuple[str, ...]] = [("column", "kind", "missing", "distinct", "becomes")]
-    for first, last, column in _runs(columns):
-        name = str(column["name"]) if first == last else f"{columns[first]['name']} .. {columns[last]['name']}"
-        missing = column["share_missing"]
-        assert isinstance(missing, float)
-        distinct = "" if column["n_distinct"] is None else f"{column['n_distinct']}"
-        rows.append((name, str(column["kind"]), f"{missing:.1%}", distinct, str(column["becomes"])))
-    hidden = 0 if all_rows else len(rows) - 1 - SHOWN_COLUMNS
-    if hidden > 1:
-        rows = rows[: SHOWN_COLUMNS + 1]
-    text = aligned(rows, indent="  ", widest=48)
-    return text + (f"\n  ... and {hidden} more (--dry-run shows all)" if hidden > 1 else "")
-
-
-def _runs(columns: list[dict[str, object]]) -> list[tuple[int, int, dict[str, object]]]:
-    """Return (first, last, column) for each run of columns that differ only in their number, such as pixels."""
-    runs: list[tuple[int, int, dict[str, object]]] = []
-    for index, column in enumerate(columns):
-        same = (
-            runs
-            and str(column["name"]) == f"column {index}"
-            and all(column[key] == runs[-1][2][key] for key in column if key != "name")
-        )
-        if same:
-            runs[-1] = (runs[-1][0], index, runs[-1][2])
-        else:
-            runs.append((index, index, column))
-    return runs
-
-
-def plan_text(plan: dict[str, Any]) -> str:
-    """Return the resolved settings, one a line, under the names of the parameters."""
-    rows = [(name, _setting(value)) for name, value in plan.items()]
-    return "would be trained:\n" + aligned(rows, indent="  ")
-
-
-def _setting(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value)) or "none"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "none" if value is None else str(value)
 
 
 # --- training and after -----------------------------------------------------------------------------------------

@@ -161,6 +161,14 @@ def share(text: str) -> float:
     return value
 
 
+def proportion(text: str) -> float:
+    """Return a number from 0 to 1."""
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise _refuse(text, "a number in [0, 1]")
+    return value
+
+
 def positive(text: str) -> int:
     """Return a whole number of at least 1."""
     value = integer(text)
@@ -286,6 +294,7 @@ class Command:
     help: str
     options: tuple[Option, ...]
     examples: tuple[str, ...]
+    usage: str = "[options]"
     parameters: tuple[Parameter, ...] = ()
 
 
@@ -330,6 +339,7 @@ COMMANDS: tuple[Command, ...] = (
             "softmaxnet fit train.csv --target species -o species.safetensors --seed 0",
             "softmaxnet fit mnist/ -o mnist.safetensors --hidden-layer-sizes 200 --activation sigmoid",
         ),
+        "TRAIN [--target COL] -o MODEL [options]",
         PARAMETERS,
     ),
     Command(
@@ -355,6 +365,7 @@ COMMANDS: tuple[Command, ...] = (
             "softmaxnet predict species.safetensors new.csv -o predictions.csv --proba",
             "zcat new.csv.gz | softmaxnet predict species.safetensors --top 3 --format jsonl",
         ),
+        "MODEL [DATA] [-o OUT] [options]",
     ),
     Command(
         "evaluate",
@@ -366,22 +377,25 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--weights",), "column with the weight of each row", "COL"),
             ON_BAD_ROW,
             Option(("--max-log-loss",), "exit with 7 where the log loss is higher", "NATS", number),
-            Option(("--min-accuracy",), "exit with 7 where the accuracy is lower", "SHARE", number),
+            Option(("--min-accuracy",), "exit with 7 where the accuracy is lower", "SHARE", proportion),
             JSON,
         ),
         ("softmaxnet evaluate species.safetensors test.csv --max-log-loss 0.3 --min-accuracy 0.9",),
+        "MODEL [DATA] [options]",
     ),
     Command(
         "inspect",
         "tell what is in a model file without running it",
         (MODEL, JSON),
         ("softmaxnet inspect species.safetensors",),
+        "MODEL [options]",
     ),
     Command(
         "verify",
         "check that a model file is whole and still gives the probabilities stored in it",
         (MODEL, JSON),
         ("softmaxnet verify species.safetensors",),
+        "MODEL [options]",
     ),
     Command(
         "demo",
@@ -435,6 +449,7 @@ def _command_parser(verbs: Any, command: Command) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(
         command.name,
         help=command.help,
+        usage=f"{PROGRAM} {command.name} {command.usage}",
         description=command.help[0].upper() + command.help[1:] + ".",
         epilog="examples:\n  " + "\n  ".join(command.examples),
         allow_abbrev=False,
@@ -520,5 +535,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _meant(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]!r}?" if close else ""
+    """Return a question for the nearest known word: by its beginning or as a whole."""
+
+    def nearness(name: str) -> float:
+        begins = difflib.SequenceMatcher(None, word, name[: len(word) + 1]).ratio() - 0.05
+        return max(begins, difflib.SequenceMatcher(None, word, name).ratio())
+
+    best = max(known, key=nearness)
+    return f"Did you mean {best!r}?" if nearness(best) >= 0.7 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -42,7 +43,7 @@ class ColumnSpec:
 
 
 class BadCell(NamedTuple):
-    """A cell that could not be read: its row (from 0), its column and why."""
+    """A cell that could not be read: its row (from 0), its column's name (or number, as text) and why."""
 
     row: int
     column: str
@@ -66,10 +67,10 @@ class Cells:
         """
         text = f"{column}, row {row}: {message}"
         if self.bad is None:
-            error = DataError(text, column=column.removeprefix("column ").strip("'"), hint=hint)
+            error = DataError(text, column=_bare(column), hint=hint)
             vars(error)["row"] = row
             raise error
-        self.bad.append(BadCell(row, column, text if hint is None else f"{text} {hint}"))
+        self.bad.append(BadCell(row, _bare(column), text if hint is None else f"{text} {hint}"))
 
 
 def matrix_name(index: int) -> str:
@@ -80,6 +81,12 @@ def matrix_name(index: int) -> str:
 def table_name(name: str) -> str:
     """Return what a named column is called in messages."""
     return f"column {name!r}"
+
+
+def _bare(label: str) -> str:
+    """Return the name of a column that ``matrix_name`` or ``table_name`` made a label of."""
+    name = label.removeprefix("column ")
+    return name if name.isdigit() else str(literal_eval(name))
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:

@@ -191,9 +191,7 @@ class FeatureEncoder:
         order, extra = align_names(X.column_names, names)
         if extra:
             shown = ", ".join(repr(name) for name in extra[:10])
-            warnings.warn(
-                f"{len(extra)} columns were not there in training and are ignored: {shown}", stacklevel=3
-            )
+            warnings.warn(f"columns that were not there in training are ignored: {shown}", stacklevel=3)
         return [X.column(index) for index in order]
 
     def _matrix_of(self, X: Any, cells: Cells) -> Any:

@@ -1,4 +1,4 @@
-"""How many threads a piece of work is worth, and the means to use that many and put everything back afterwards."""
+"""What this machine can do: threads, bfloat16 products, an accelerator; threads are put back after use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from softmaxnet.errors import UsageError
 
-__all__ = ["available_threads", "limited_threads", "worthwhile_threads"]
+__all__ = ["available_threads", "has_bfloat16_products", "limited_threads", "resolve_device", "worthwhile_threads"]
 
 SERIAL_OPERATIONS = 50_000_000
 """Floating-point operations of a step below which a second thread costs more in waiting than it gives in work."""
@@ -85,3 +85,33 @@ def limited_threads(n_threads: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def has_bfloat16_products() -> bool:
+    """Return whether the processor multiplies bfloat16 matrices by itself (AVX512-BF16 or AMX)."""
+    import torch
+
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def resolve_device(device: str) -> str:
+    """Return the PyTorch device that ``"auto"`` stands for: CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    UsageError
+        Where the device that was asked for is not there.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); accepted are 'auto', 'cpu' and, "
+            "with a GPU and a CUDA build of PyTorch, 'cuda' or 'cuda:N'"
+        ) from None
+    return device
