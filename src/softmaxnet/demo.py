@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -132,7 +133,8 @@ def _bars(proba: np.ndarray, truth: int) -> list[str]:
     best = np.argsort(-proba)[:SHOWN]
     lines = [f"{digit}  {proba[digit]:6.1%}  {full * round(BAR_WIDTH * proba[digit])}" for digit in best]
     said = "" if best[0] == truth else ", not what the model says"
-    return ["", *lines, "", f"it is a {truth}{said}"]
+    article = "an" if truth == 8 else "a"
+    return ["", *lines, "", f"it is {article} {truth}{said}"]
 
 
 def _shades() -> str:
@@ -170,15 +172,26 @@ def _write(folder: Path, clf: Any, digits: _Digits, proba: np.ndarray, print_lin
     except ModuleNotFoundError:
         print_line("No plot: matplotlib is not installed (pip install 'softmaxnet[plot]').\n")
     width = max(len(str(path)) for path, _ in written)
-    print_line("Written:\n" + "\n".join(f"  {str(path):<{width}}  {what}" for path, what in written) + "\n")
+    print_line("Written:\n" + "\n".join(f"  {path!s:<{width}}  {what}" for path, what in written) + "\n")
 
 
 def _next_steps(folder: Path) -> str:
+    program = _program()
     steps: Sequence[tuple[str, str]] = (
-        (f"softmaxnet evaluate {folder}/digits.safetensors {folder}/digits-test.npz", "the scores above, and more"),
-        (f"softmaxnet predict {folder}/digits.safetensors {folder}/digits-test.npz --top 3", "a row for each image"),
-        (f"softmaxnet inspect {folder}/digits.safetensors", "what is in the file"),
-        ("softmaxnet fit train.csv --target COLUMN -o model.safetensors", "the same with your data"),
+        (f"{program} evaluate {folder}/digits.safetensors {folder}/digits-test.npz", "the scores above, and more"),
+        (f"{program} predict {folder}/digits.safetensors {folder}/digits-test.npz --top 3", "a row for each image"),
+        (f"{program} inspect {folder}/digits.safetensors", "what is in the file"),
+        (f"{program} fit train.csv --target COLUMN -o model.safetensors", "the same with your data"),
     )
     width = max(len(command) for command, _ in steps)
     return "Next:\n" + "\n".join(f"  {command:<{width}}  # {what}" for command, what in steps)
+
+
+def _program() -> str:
+    """Return what to type for the command line where the environment is not activated."""
+    if shutil.which("softmaxnet"):
+        return "softmaxnet"
+    beside = Path(sys.executable).with_name("softmaxnet")
+    if not beside.exists():
+        return f"{sys.executable} -m softmaxnet"
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)

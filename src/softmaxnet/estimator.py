@@ -31,12 +31,12 @@ from softmaxnet.data.labels import encode_labels, lookup_labels
 from softmaxnet.data.split import stratified_holdout
 from softmaxnet.errors import DataError, SoftmaxError, UsageError
 from softmaxnet.features.encoder import FeatureEncoder
-from softmaxnet.fitting import Examples, Fitted, fit_network, operations_per_step
+from softmaxnet.fitting import Examples, Fitted, TrainingState, fit_network, operations_per_step, state_of
 from softmaxnet.machine import limited_threads, resolve_device, worthwhile_threads
 from softmaxnet.model import SoftmaxModel
 from softmaxnet.model_file import save_model
 from softmaxnet.network import ACTIVATIONS
-from softmaxnet.recipe import DataShape, Plan, resolve
+from softmaxnet.recipe import DataShape, Plan, plan_of_network, resolve, stream_plan
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -317,11 +317,11 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes : array-like, needed in the first call
             Every class that will ever be met.
         """
-        first = not hasattr(self, "_stream")
         self._check_parameters()
-        X, n_samples = self._checked_input(X, reset=first)
+        fitted = hasattr(self, "model_")
+        X, n_samples = self._checked_input(X, reset=not fitted)
         _check_lengths(n_samples, y)
-        if first:
+        if not fitted:
             if classes is None:
                 raise UsageError("classes must be passed on the first call to partial_fit.")
             self.classes_ = _checked_labels(classes)[1]
@@ -331,27 +331,23 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if (labels < 0).any():
             raise DataError(f"y has a label that classes does not have, first in row {int((labels < 0).argmax())}")
         weight = self._weights(sample_weight, labels)
-        keep = weight > 0
-        encoder = FeatureEncoder.fit(X, features=self.features, sample_weight=weight) if first else self._stream[0]
-        examples = self._examples(encoder, X, labels, weight, None).take(keep)
-        if first:
-            self._stream = (encoder, self._stream_plan(examples))
-            self._state = None
-        self._run(encoder, examples, None, self._stream[1], self._seed(), {}, None)
+        if fitted:
+            encoder = self.model_.encoder
+        else:
+            encoder = FeatureEncoder.fit(X, features=self.features, sample_weight=weight)
+        examples = self._examples(encoder, X, labels, weight, None).take(weight > 0)
+        if self._stream_plan is None:
+            plan = stream_plan(self._plan(examples, None))
+            if fitted:  # go on from what fit has found: its layers, its weights, its calibration
+                self._state = state_of(self.model_.spec, self.model_.params, plan, self._seed())
+                plan = plan_of_network(plan, self.model_.spec)
+            self._stream_plan = plan
+        calibration = self.model_.calibration if fitted else None
+        self._run(encoder, examples, None, self._stream_plan, self._seed(), {}, None)
+        if calibration is not None:
+            self.model_ = replace(self.model_, calibration=calibration)
+            self.temperature_ = calibration.temperature
         return self
-
-    def _stream_plan(self, examples: Examples) -> Plan:
-        """Return a plan for batches that come one by one: constant rate, nothing held out."""
-        plan = self._plan(examples, None)
-        return replace(
-            plan,
-            validation="none",
-            calibration=None,
-            solver="adam",
-            max_epochs=1,
-            learning_rate_schedule="constant",
-            precision="float64" if self.precision == "float64" else "float32",
-        )
 
     def fit_soft(self, X: Any, target_proba: ArrayLike, sample_weight: ArrayLike | None = None) -> SoftmaxClassifier:
         """Learn from rows that have a probability for each class in place of a label.
@@ -382,7 +378,6 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         keep = weight > 0
         encoder = FeatureEncoder.fit(X, features=self.features, sample_weight=weight)
         examples = self._examples(encoder, X, target, weight, None).take(keep)
-        self._state = None
         self._fit(encoder, examples, None, self._seed(), {}, None)
         return self
 
@@ -435,6 +430,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.warm_start and plan.validation == "folds":
             # One network that a later fit can go on from, in place of members with a fold each.
             plan = replace(plan, validation="holdout", solver="adam", hidden_layer_sizes=plan.hidden_layer_sizes)
+        self._stream_plan = None
+        if not self.warm_start:
+            self._state = None
         self._run(encoder, examples, validation, plan, seed, reader, on_epoch)
         if not self.warm_start:
             self._state = None
@@ -465,9 +463,12 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._state = fitted.state
         self._finish(encoder, fitted, reader)
 
-    _stream: tuple[FeatureEncoder, Plan]
-    _state: Any = None
+    model_: SoftmaxModel
+    classes_: NDArray[Any]
+    _state: TrainingState | None = None
     """What ``partial_fit`` and ``warm_start`` go on from."""
+    _stream_plan: Plan | None = None
+    """What ``partial_fit`` trains by, once it has been called."""
 
     @property
     def _fitted_model(self) -> SoftmaxModel:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -224,6 +224,21 @@ def new_state(spec: NetworkSpec, plan: Plan, seed: int, device: str = "cpu") -> 
         table_rate=plan.table_rate,
     )
     return TrainingState(parameters, optimizer, seed)
+
+
+def state_of(spec: NetworkSpec, params: Mapping[str, NDArray[Any]], plan: Plan, seed: int) -> TrainingState:
+    """Return a fitted network's parameters with a new optimizer, to go on from."""
+    import torch
+
+    state = new_state(spec, plan, seed)
+    parameters = state.parameters
+    for name, value in params.items():
+        target = parameters.table if name == "sparse.weight" else parameters.views[name]
+        assert target is not None
+        target.copy_(torch.from_numpy(np.array(value)) / parameters.spec.scale(name))
+    if state.optimizer.average is not None:
+        state.optimizer.average.copy_(parameters.flat)
+    return state
 
 
 def _fit_minibatch(

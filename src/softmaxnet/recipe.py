@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-__all__ = ["DataShape", "Plan", "resolve"]
+from softmaxnet.network import NetworkSpec
+
+__all__ = ["DEFAULTS", "DataShape", "Plan", "plan_of_network", "resolve", "stream_plan"]
 
 SMALL_ROWS = 1000
 """Up to this many rows nothing is held out: folds are."""
@@ -154,6 +156,32 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         calibration=given["calibration"],
         precision=told("precision", "float64" if small or solver == "lbfgs" else "float32"),
         max_seconds=given["max_seconds"],
+    )
+
+
+def stream_plan(plan: Plan) -> Plan:
+    """Return the plan for batches that come one by one: a constant rate, nothing held out, nothing calibrated."""
+    return replace(
+        plan,
+        validation="none",
+        calibration=None,
+        solver="adam",
+        max_epochs=1,
+        learning_rate_schedule="constant",
+        precision="float32" if plan.precision == "bfloat16" else plan.precision,
+    )
+
+
+def plan_of_network(plan: Plan, spec: NetworkSpec) -> Plan:
+    """Return the plan with the layers of a network that is there already."""
+    return replace(
+        plan,
+        hidden_layer_sizes=spec.hidden_layer_sizes,
+        activation=spec.activation,
+        output=spec.output,
+        n_members=spec.n_members,
+        n_frequencies=spec.n_frequencies,
+        embedding_size=spec.embedding_size,
     )
 
 

@@ -6,7 +6,6 @@ import argparse
 import importlib.metadata
 import os
 import platform
-import sys
 import tempfile
 from typing import Any
 
@@ -38,8 +37,8 @@ def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) ->
 def examine() -> dict[str, Any]:
     """Return the findings as plain data; what cannot be found out is None."""
     from softmaxnet import __version__
-    from softmaxnet.memory import available_bytes
     from softmaxnet.machine import available_threads
+    from softmaxnet.memory import available_bytes
 
     packages = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
     report: dict[str, Any] = {
@@ -110,6 +109,4 @@ def _problems(report: dict[str, Any]) -> list[str]:
     elif report["torch"].startswith("does not load"):
         problems.append("torch does not load")
     problems += [report[name] for name in ("temporary_folder", "working_folder") if "cannot" in report[name]]
-    if sys.version_info < (3, 11):
-        problems.append("Python 3.11 or later is needed")
     return problems

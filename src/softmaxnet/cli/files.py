@@ -1,4 +1,4 @@
-"""What the commands share about files: where an output may go, which columns a model wants, where a cell is at fault."""
+"""What the commands share about files: where an output may go, the columns a model wants, the place of a fault."""
 
 from __future__ import annotations
 

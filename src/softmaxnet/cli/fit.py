@@ -114,7 +114,9 @@ def _read_valid(args: argparse.Namespace, data: Dataset, X: Any, terminal: Termi
     if not known.all():
         n = int((~known).sum())
         terminal.warn(f"{args.valid}: {n} of {known.size} rows have labels that {args.train} lacks; they are left out")
-    keep = np.flatnonzero(known & (np.ones(known.size) if valid.sample_weight is None else valid.sample_weight > 0))
+    if valid.sample_weight is not None:
+        known &= valid.sample_weight > 0
+    keep = np.flatnonzero(known)
     if not keep.size:
         raise DataError(f"no row has a label of {args.train}", file=args.valid)
     rows = valid.X
@@ -170,7 +172,9 @@ def _typed_labels(weights: dict[str, float], y: Any) -> dict[Any, float]:
     for label in weights:
         if label not in by_text:
             shown = ", ".join(list(by_text)[:10])
-            raise UsageError(f"--class-weight names the label {label!r}, which the data lack.", hint=f"Labels: {shown}.")
+            raise UsageError(
+                f"--class-weight names the label {label!r}, which the data lack.", hint=f"Labels: {shown}."
+            )
     return {by_text[label]: weight for label, weight in weights.items()}
 
 

@@ -90,7 +90,9 @@ def output_layer(text: str) -> str:
     """Return the kind of the output layer; a file given by mistake is answered with ``-o``."""
     if text in ("softmax", "sigmoid"):
         return text
-    raise argparse.ArgumentTypeError(f"must be softmax or sigmoid. Got {text!r} instead; the model file is named with -o")
+    raise argparse.ArgumentTypeError(
+        f"must be softmax or sigmoid. Got {text!r} instead; the model file is named with -o"
+    )
 
 
 def layer_sizes(text: str) -> tuple[int, ...] | str:
@@ -218,9 +220,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         "NAME",
         "sigmoid, relu, tanh, gelu, silu, mish or identity, after each hidden layer",
     ),
-    Parameter(
-        "output", "softmax", output_layer, "NAME", "softmax, or sigmoid: an independent yes or no a class"
-    ),
+    Parameter("output", "softmax", output_layer, "NAME", "softmax, or sigmoid: an independent yes or no a class"),
     Parameter("n_members", "auto", auto_or(integer), "N", "networks trained side by side and averaged"),
     Parameter("dropout", "auto", auto_or(number), "SHARE", "of the hidden units left out in each step"),
     Parameter("solver", "auto", choice("auto", "adam", "lbfgs"), "NAME", "adam: batches; lbfgs: all rows in each step"),
@@ -237,7 +237,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         flag="--no-early-stopping",
     ),
     Parameter("validation_fraction", 0.1, number, "SHARE", "of the rows held out where --valid is not given"),
-    Parameter("n_iter_no_change", "auto", auto_or(integer), "EPOCHS", "without improvement, after which training stops"),
+    Parameter("n_iter_no_change", "auto", auto_or(integer), "EPOCHS", "with no improvement before training stops"),
     Parameter("features", "auto", choice("auto", "raw"), "NAME", "raw: numbers as they are, not scaled"),
     Parameter(
         "learning_rate_schedule",
@@ -247,7 +247,11 @@ PARAMETERS: tuple[Parameter, ...] = (
         "constant, cosine or flat: how the rate changes over the epochs",
     ),
     Parameter(
-        "class_weight", None, class_weights, "WEIGHTS", "balanced, or LABEL=WEIGHT,...: shifts the probabilities on purpose"
+        "class_weight",
+        None,
+        class_weights,
+        "WEIGHTS",
+        "balanced, or LABEL=WEIGHT,...; it shifts probabilities on purpose",
     ),
     Parameter("label_smoothing", 0.0, number, "SHARE", "of each label spread over all classes in training"),
     Parameter(
@@ -523,9 +527,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         name = unknown[0].partition("=")[0]
         command = commands.get(namespace.command, parser)
         if not name.startswith("-"):
-            raise UsageError(
-                f"one argument too many: {unknown[0]!r}.", hint=f"See '{command.prog} --help'."
-            )
+            raise UsageError(f"one argument too many: {unknown[0]!r}.", hint=f"See '{command.prog} --help'.")
         known = [text for action in command._actions for text in action.option_strings]
         raise UsageError(
             f"{namespace.command or PROGRAM} has no option {name!r}.",

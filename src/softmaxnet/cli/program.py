@@ -82,10 +82,10 @@ def _known(error: Exception) -> SoftmaxError:
     if isinstance(error, SoftmaxError):
         return error
     if isinstance(error, MemoryError) or _out_of_gpu_memory(error):
-        return ResourceError("out of memory.", hint="Fewer rows at a time, a smaller batch_size or a smaller network help.")
+        return ResourceError("out of memory.", hint="Fewer rows at a time, smaller batches or a smaller network help.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE):
-        where = {"file": str(error.filename)} if error.filename else {}
-        return ResourceError(error.strerror or str(error), **where)
+        what = str(error.filename) if error.filename else "an output"
+        return ResourceError(f"{what} cannot be read or written: {error.strerror or error}")
     if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "matplotlib"):
         extra = "train" if error.name == "torch" else "plot"
         return ResourceError(f"{error.name} is not installed.", hint=f"Install it: pip install 'softmaxnet[{extra}]'.")
