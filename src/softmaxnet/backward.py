@@ -68,19 +68,26 @@ class Parameters:
         self.spec = spec
         self.flat = torch.zeros(sum(sizes.values()), dtype=dtype, device=device)
         self.n_decayed = sum(size for name, size in sizes.items() if _is_decayed(name))
-        self.views: dict[str, Tensor] = {}
-        start = 0
-        for name in order:
-            self.views[name] = self.flat[start : start + sizes[name]].view(shapes[name])
-            start += sizes[name]
+        self._layout = {name: shapes[name] for name in order}
+        self.views = self.views_of(self.flat)
         self.table = None if table is None else torch.zeros(table, dtype=dtype, device=device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the views, which a pickle would cut off from the flat tensor."""
+        return {name: value for name, value in vars(self).items() if name != "views"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.views = self.views_of(self.flat)
 
     def views_of(self, flat: Tensor) -> dict[str, Tensor]:
         """Return the views by name of another flat tensor of the same length."""
-        return {
-            name: flat[view.storage_offset() : view.storage_offset() + view.numel()].view(view.shape)
-            for name, view in self.views.items()
-        }
+        views, start = {}, 0
+        for name, shape in self._layout.items():
+            stop = start + math.prod(shape)
+            views[name] = flat[start:stop].view(shape)
+            start = stop
+        return views
 
     def effective(self, flat: Tensor | None = None, table: Tensor | None = None) -> dict[str, Tensor]:
         """Return the parameters as the forward pass of ``network.py`` takes them, scales multiplied in."""
@@ -112,7 +119,7 @@ class Parameters:
             elif name == "embedding.weight":
                 draw /= math.sqrt(network.n_frequencies)
             else:
-                draw *= gain / math.sqrt(view.shape[1])
+                draw *= gain / math.sqrt(max(view.shape[1], 1))
             view.copy_(torch.from_numpy(draw / self.spec.scale(name)))
         if network.n_layers == 1:
             self.views["layers.0.weight"].zero_()

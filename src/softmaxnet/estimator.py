@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,9 @@ from softmaxnet.data.labels import encode_labels, lookup_labels
 from softmaxnet.data.split import stratified_holdout
 from softmaxnet.errors import DataError, SoftmaxError, UsageError
 from softmaxnet.features.encoder import FeatureEncoder
+from softmaxnet.features.pictures import picture_shape
 from softmaxnet.fitting import Examples, Fitted, TrainingState, fit_network, operations_per_step, state_of
-from softmaxnet.machine import limited_threads, resolve_device, worthwhile_threads
+from softmaxnet.machine import has_bfloat16_products, limited_threads, resolve_device, worthwhile_threads
 from softmaxnet.model import SoftmaxModel
 from softmaxnet.model_file import save_model
 from softmaxnet.network import ACTIVATIONS
@@ -270,19 +272,25 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._check_parameters()
         X, n_samples = self._checked_input(X, reset=True)
         _check_lengths(n_samples, y)
-        labels, self.classes_ = _checked_labels(y)
+        labels, classes = _checked_labels(y)
+        going_on = self.warm_start and self._state is not None
+        if going_on and not np.array_equal(classes, self.model_.classes):
+            raise UsageError(
+                "warm_start goes on with the classes of the fit before it, and y has others. "
+                "Use partial_fit with every class in classes, or warm_start=False."
+            )
+        self.classes_ = classes
         weight = self._weights(sample_weight, labels)
         keep = weight > 0
         if len(np.unique(labels[keep])) < 2:
             raise DataError(
-                f"y has one class only ({self.classes_[labels[keep][0]]!r}) among rows of positive weight; "
-                "a classifier needs two or more classes"
+                f"y has one class only ({self.classes_[labels[keep][:1]].tolist()[0]!r}) among rows of positive "
+                "weight; a classifier needs two or more classes"
             )
-        groups = None if groups is None else np.asarray(groups)
+        groups = None if groups is None else _checked_groups(groups, n_samples)
         if not keep.all():
             X, labels, weight = _take(X, keep), labels[keep], weight[keep]
             groups = None if groups is None else groups[keep]
-        going_on = self.warm_start and self._state is not None
         encoder = (
             self.model_.encoder
             if going_on
@@ -296,11 +304,13 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             for_sets = _take(X, aside), labels[aside]
             examples = examples.take(~aside)
         validation = None
+        if X_val is None and not (y_val is None and sample_weight_val is None):
+            raise UsageError("y_val or sample_weight_val was given without X_val; pass X_val and y_val")
         if X_val is not None:
             validation = self._validation_examples(encoder, X_val, y_val, sample_weight_val)
         self._fit(encoder, examples, validation, seed, dict(reader or {}), on_epoch)
         if for_sets is not None:
-            self.calibrate_sets(for_sets[0], self.classes_[for_sets[1]])
+            self.model_ = self.model_.calibrate_sets(for_sets[0], self.classes_[for_sets[1]])
         return self
 
     def partial_fit(
@@ -372,12 +382,13 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError(f"target_proba: row {int(bad.argmax())} is not a distribution (sums to 1, none negative)")
         self.classes_ = np.arange(target.shape[1])
         target /= target.sum(1, keepdims=True)
-        weight = _check_sample_weight(sample_weight, np.empty((n_samples, 1)), dtype=np.float64)
+        weight = _checked_weights(sample_weight, n_samples)
         if self.class_weight is not None:
             weight = weight * (target @ self._class_weights(target.argmax(1), weight))
         keep = weight > 0
         encoder = FeatureEncoder.fit(X, features=self.features, sample_weight=weight)
         examples = self._examples(encoder, X, target, weight, None).take(keep)
+        self._state = None  # the classes and the features are new
         self._fit(encoder, examples, None, self._seed(), {}, None)
         return self
 
@@ -430,12 +441,25 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.warm_start and plan.validation == "folds":
             # One network that a later fit can go on from, in place of members with a fold each.
             plan = replace(plan, validation="holdout", solver="adam", hidden_layer_sizes=plan.hidden_layer_sizes)
+        if self.warm_start and self._state is not None:
+            plan = self._same_network(plan)
         self._stream_plan = None
         if not self.warm_start:
             self._state = None
         self._run(encoder, examples, validation, plan, seed, reader, on_epoch)
         if not self.warm_start:
             self._state = None
+
+    def _same_network(self, plan: Plan) -> Plan:
+        """Return the plan with the network that is there; refuse what asks for another one."""
+        there = plan_of_network(plan, self.model_.spec)
+        for name in ("hidden_layer_sizes", "activation", "output", "n_members"):
+            if getattr(self, name) != "auto" and getattr(there, name) != getattr(plan, name):
+                raise UsageError(
+                    f"warm_start goes on with the network of the fit before it, whose {name} is "
+                    f"{getattr(there, name)!r}. Got {getattr(plan, name)!r} instead; use warm_start=False."
+                )
+        return there
 
     def _run(
         self,
@@ -489,7 +513,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             n_sparse=0 if sparse is None else sparse.shape[1],
             n_classes=len(self.classes_),
             active=0.0 if sparse is None else sparse.nnz / max(sparse.shape[0], 1),
-            pixels=encoded.dense.dtype == np.uint8,
+            picture=picture_shape(encoded.dense) is not None,
+            bfloat16=has_bfloat16_products(),
             has_validation=validation is not None,
             soft_targets=examples.target.ndim == 2,
         )
@@ -516,36 +541,24 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _checked_input(self, X: Any, *, reset: bool) -> tuple[Any, int]:
         """Return X as the package takes it, after scikit-learn's own checks of names, shape and type."""
-        if _is_text(X):
-            X = as_input(X)
-        if hasattr(X, "column_names"):  # an Arrow table: its names as scikit-learn knows them from frames
-            self._check_names(X, reset)
-            return X, X.num_rows
-        if hasattr(X, "columns") or _is_object_matrix(X):
-            validate_data(self, X, skip_check_array=True, reset=reset)
-            table = as_input(X)
-            if table.shape[0] == 0:
-                raise DataError("Found array with 0 sample(s) while a minimum of 1 is required.")
-            return table, table.shape[0]
-        X = validate_data(
-            self, X, reset=reset, accept_sparse="csr", dtype=None, ensure_all_finite="allow-nan", ensure_min_features=1
-        )
-        if not scipy.sparse.issparse(X) and X.dtype.kind not in "fiub":
-            X = check_array(X, dtype=np.float64, ensure_all_finite="allow-nan")
-        _check_no_infinity(X)
-        return as_input(X), X.shape[0]
-
-    def _check_names(self, X: Any, reset: bool) -> None:
-        names = np.array(X.column_names, dtype=object)
-        if reset:
-            self.n_features_in_ = len(names)
-            self.feature_names_in_ = names
-            return
-        if len(names) != self.n_features_in_:
-            raise DataError(
-                f"X has {len(names)} features, but {type(self).__name__} is expecting {self.n_features_in_} "
-                "features as input."
+        with _as_data_errors():
+            if _is_for_as_input(X) or _is_text(X):
+                X = as_input(X)
+            elif _is_object_rows(X):
+                X = np.array(X, dtype=object)
+            if hasattr(X, "columns") or _is_object_matrix(X):  # a frame or an Arrow table has columns
+                validate_data(self, X, skip_check_array=True, reset=reset)
+                table = as_input(X)
+                if table.shape[0] == 0:
+                    raise DataError("Found array with 0 sample(s) while a minimum of 1 is required.")
+                return table, table.shape[0]
+            X = validate_data(
+                self, X, reset=reset, accept_sparse="csr", dtype=None, ensure_all_finite=False, ensure_min_features=1
             )
+            if not scipy.sparse.issparse(X) and X.dtype.kind not in "fiub":
+                X = check_array(X, dtype=np.float64, ensure_all_finite=False)
+            _check_no_infinity(X)
+            return as_input(X), X.shape[0]
 
     def _examples(
         self,
@@ -568,8 +581,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise UsageError("X_val was given without y_val; pass both")
         X, n_samples = self._checked_input(X_val, reset=False)
         _check_lengths(n_samples, y_val)
-        labels = lookup_labels(y_val, self.classes_)
-        weight = _check_sample_weight(sample_weight_val, np.empty((n_samples, 1)), dtype=np.float64)
+        labels = lookup_labels(_plain_labels(y_val), self.classes_)
+        weight = _checked_weights(sample_weight_val, n_samples)
         if self.class_weight is not None:
             weight = weight * self._class_weights_last[np.maximum(labels, 0)]
         keep = (labels >= 0) & (weight > 0)
@@ -578,11 +591,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._examples(encoder, _take(X, keep), labels[keep], weight[keep], None)
 
     def _weights(self, sample_weight: ArrayLike | None, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        weight = _check_sample_weight(
-            sample_weight, np.empty((len(labels), 1)), dtype=np.float64, ensure_non_negative=True
-        )
-        if not (weight > 0).any():
-            raise DataError("sample_weight: every weight is zero; at least one row needs a positive sample weight")
+        weight = _checked_weights(sample_weight, len(labels))
         if self.class_weight is not None:
             self._class_weights_last = self._class_weights(labels, weight)
             weight = weight * self._class_weights_last[labels]
@@ -596,10 +605,11 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return np.where(totals > 0, weight.sum() / (n_classes * np.maximum(totals, 1e-300)), 0.0)
         out = np.ones(n_classes)
         known = {label: k for k, label in enumerate(self.classes_.tolist())}
-        for label, value in (self.class_weight or {}).items():
+        given: dict[Any, Any] = dict(self.class_weight or {})
+        for label, value in given.items():
             if label not in known:
                 raise UsageError(f"class_weight names the class {label!r}, which y does not have")
-            if not (np.isfinite(value) and value >= 0):
+            if not (isinstance(value, int | float | np.number) and np.isfinite(value) and value >= 0):
                 raise UsageError(f"class_weight of {label!r} must be a finite number >= 0. Got {value!r} instead")
             out[known[label]] = value
         return out
@@ -627,7 +637,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(self._fitted_model.predict(self._checked_input(X, reset=False)[0]))
 
     def predict_topk(self, X: Any, k: int = 5) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """Return the k most probable classes of each row and their probabilities, each (n_samples, k), highest first."""
+        """Return the k most probable classes of each row, highest first, and their probabilities, (n_samples, k)."""
         return self._fitted_model.predict_topk(self._checked_input(X, reset=False)[0], k)
 
     def predict_set(self, X: Any, coverage: float = 0.9) -> list[NDArray[Any]]:
@@ -658,12 +668,28 @@ def _take(X: Any, keep: NDArray[np.bool_]) -> Any:
 def _is_text(X: Any) -> bool:
     """Whether X is a list, array or Series of strings: one text a row."""
     if isinstance(X, list | tuple):
-        return len(X) > 0 and all(isinstance(value, str) for value in X)
+        return any(isinstance(value, str) for value in X) and all(isinstance(value, str | None) for value in X)
     if isinstance(X, np.ndarray):
         return X.ndim == 1 and (X.dtype.kind in "UT" or (X.dtype == object and len(X) > 0 and isinstance(X[0], str)))
     if hasattr(X, "columns") or getattr(X, "ndim", None) != 1 or not hasattr(X, "dtype"):
         return type(X).__module__.startswith("polars") and type(X).__name__ == "Series"
     return str(X.dtype) in ("object", "str", "string", "category") or "string" in str(X.dtype)
+
+
+def _is_for_as_input(X: Any) -> bool:
+    """Whether X is of a kind that scikit-learn's checks do not know: mappings, lazy frames, tensors, images."""
+    if isinstance(X, Mapping) or (isinstance(X, list | tuple) and len(X) and all(isinstance(r, Mapping) for r in X)):
+        return True
+    if type(X).__module__.startswith("torch") or (type(X).__name__, hasattr(X, "collect")) == ("LazyFrame", True):
+        return True
+    return isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim in (3, 4)
+
+
+def _is_object_rows(X: Any) -> bool:
+    """Whether X is a list of rows with strings among their cells."""
+    return isinstance(X, list | tuple) and any(
+        isinstance(row, list | tuple) and any(isinstance(cell, str) for cell in row) for row in X
+    )
 
 
 def _is_object_matrix(X: Any) -> bool:
@@ -678,21 +704,10 @@ def _is_object_matrix(X: Any) -> bool:
 
 def _check_no_infinity(X: Any) -> None:
     data = X.data if scipy.sparse.issparse(X) else X
-    if data.dtype.kind == "f" and data.size and not np.isfinite(np.sum(data, where=~np.isnan(data))):
-        if scipy.sparse.issparse(X):
-            infinite = np.isinf(data).any()
-        else:
-            infinite = np.isinf(data)
-        if np.any(infinite):
-            place = "" if scipy.sparse.issparse(X) else _first_place(infinite)
-            raise DataError(
-                f"Input X contains infinity{place}. Missing values are written as NaN; a number must be finite."
-            )
-
-
-def _first_place(mask: NDArray[np.bool_]) -> str:
-    row, column = np.argwhere(mask)[0]
-    return f" (row {row}, column {column})"
+    if data.dtype.kind != "f" or not np.isinf(data).any():
+        return
+    place = "" if scipy.sparse.issparse(X) else " (row {}, column {}, from 0)".format(*np.argwhere(np.isinf(X))[0])
+    raise DataError(f"Input X contains infinity{place}. Missing values are written as NaN; a number must be finite.")
 
 
 def _check_lengths(n_samples: int, y: Any) -> None:
@@ -703,18 +718,56 @@ def _check_lengths(n_samples: int, y: Any) -> None:
         raise DataError(f"Found input variables with inconsistent numbers of samples: [{n_samples}, {n_labels}]")
 
 
+def _checked_weights(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
+    with _as_data_errors():
+        weight = _check_sample_weight(
+            sample_weight, np.empty((n_samples, 1)), dtype=np.float64, ensure_non_negative=True
+        )
+    if not (weight > 0).any():
+        raise DataError("sample_weight: every weight is zero; at least one row needs a positive sample weight")
+    return np.asarray(weight)
+
+
+def _checked_groups(groups: ArrayLike, n_samples: int) -> NDArray[np.int64]:
+    """Return a number for each row's group."""
+    values = np.asarray(groups)
+    if values.shape != (n_samples,):
+        raise DataError(f"groups must have one entry for each of the {n_samples} rows. Got the shape {values.shape}")
+    try:
+        unique, numbers = np.unique(values, return_inverse=True)
+    except TypeError:
+        raise DataError("groups must be all numbers or all strings, with none missing") from None
+    if unique.dtype.kind == "f" and np.isnan(unique).any():
+        raise DataError("groups has NaN; every row needs a group")
+    return numbers.astype(np.int64)
+
+
+@contextmanager
+def _as_data_errors() -> Iterator[None]:
+    """Raise what scikit-learn's own checks refuse as an error of ours, in their words."""
+    try:
+        yield
+    except SoftmaxError:
+        raise
+    except ValueError as error:
+        raise DataError(str(error)) from None
+
+
 def _checked_labels(y: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:
     return encode_labels(_plain_labels(y))
 
 
 def _plain_labels(y: Any) -> NDArray[Any]:
     """Return y as one column, after scikit-learn's own checks."""
-    if hasattr(y, "to_numpy") and not hasattr(y, "columns"):
+    if type(y).__module__.startswith("pyarrow"):
+        y = np.asarray(y)
+    elif hasattr(y, "to_numpy") and not hasattr(y, "columns"):
         y = y.to_numpy()
-    if not isinstance(y, np.ndarray) or y.ndim != 1:
-        y = column_or_1d(y, warn=True)
-    if y.dtype.kind == "f" or y.dtype.kind == "c":
-        if not np.isfinite(y).all():
-            raise DataError("Input y contains NaN or infinity; every row needs a label")
-        check_classification_targets(y)
+    with _as_data_errors():
+        if not isinstance(y, np.ndarray) or y.ndim != 1:
+            y = column_or_1d(y, warn=True)
+        if y.dtype.kind in "fc":
+            if not np.isfinite(y).all():
+                raise DataError("Input y contains NaN or infinity; every row needs a label")
+            check_classification_targets(y)
     return np.asarray(y)

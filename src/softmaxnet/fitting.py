@@ -18,6 +18,7 @@ from softmaxnet.backward import Parameters
 from softmaxnet.calibration import Calibration, fit_calibration, held_out_log_loss_after_temperature
 from softmaxnet.data.split import stratified_folds, stratified_holdout
 from softmaxnet.features.encoded import Encoded
+from softmaxnet.features.pictures import picture_shape
 from softmaxnet.full_batch import minimise
 from softmaxnet.network import NetworkSpec
 from softmaxnet.optimizer import Optimizer
@@ -26,6 +27,7 @@ from softmaxnet.softmax import log_softmax
 from softmaxnet.training import Rows, Schedule, Validator, network_logits, scaled_spec, train
 
 if TYPE_CHECKING:
+    import scipy.sparse
     from numpy.typing import NDArray
 
 __all__ = ["Examples", "Fitted", "TrainingState", "fit_network", "operations_per_step"]
@@ -179,6 +181,7 @@ def _rows(examples: Examples, dtype: Any, device: str = "cpu") -> Rows:
         weight=weight.to(device, dtype),
         scale=examples.encoded.dense_scale,
         sparse=examples.encoded.sparse,
+        picture=picture_shape(examples.encoded.dense),
     )
 
 
@@ -195,6 +198,7 @@ def schedule_of(plan: Plan) -> Schedule:
         label_smoothing=plan.label_smoothing,
         table_rate=plan.table_rate,
         average_power=plan.average_power,
+        shift=plan.shift,
         n_iter_no_change=plan.n_iter_no_change,
         max_seconds=plan.max_seconds,
     )
@@ -253,10 +257,10 @@ def _fit_minibatch(
 ) -> Fitted:
     import torch
 
-    dtype = _dtype(plan.precision)
     spec = _spec(training, n_classes, plan)
     state = state or new_state(spec, plan, seed, device)
     parameters = state.parameters
+    dtype = parameters.flat.dtype
     validator = None if validation is None else Validator(spec, _rows(validation, dtype, device))
     result = train(
         parameters,
@@ -326,11 +330,13 @@ def _fit_whole(
     if plan.validation != "folds":
         return _fit_full_batch(examples, n_classes, plan, seed, validation)
     examples = canonical(examples)
+    if plan.solver == "lbfgs" and plan.hidden_layer_sizes:  # asked for: nothing else is tried in its place
+        return _fit_full_batch(examples, n_classes, plan, seed, None)
     labels = examples.target
     n_folds = min(plan.n_folds, max(int(np.bincount(labels).max()), 2))
     folds = stratified_folds(labels, n_folds, seed, examples.groups)
     if (folds < 0).all():  # every class is one distinct row: nothing can be held out
-        regression = _regression_plan(plan, 1 / examples.weight.sum())
+        regression = _regression_plan(plan, plan.weight_decay if plan.solver == "lbfgs" else None)
         return _fit_full_batch(examples, n_classes, regression, seed, None)
     linear = None
     if plan.solver == "lbfgs" or plan.hidden_layer_sizes == (64, 64):
@@ -358,7 +364,7 @@ def canonical(examples: Examples) -> Examples:
     dense = np.asarray(encoded.dense, dtype=np.float64) * encoded.dense_scale
     keys = [dense]
     if encoded.sparse is not None:
-        keys.append(encoded.sparse.toarray().astype(np.float64))
+        keys.append(_row_ranks(encoded.sparse)[:, None])
     if examples.groups is not None:
         keys.append(np.unique(examples.groups, return_inverse=True)[1][:, None].astype(np.float64))
     keys.append(examples.target[:, None].astype(np.float64))
@@ -368,12 +374,23 @@ def canonical(examples: Examples) -> Examples:
     return Examples(Encoded(dense[first], 1.0, merged.encoded.sparse), merged.target, weight, merged.groups)
 
 
+def _row_ranks(block: scipy.sparse.csr_array) -> NDArray[np.float64]:
+    """Return a number for each row of a sparse block, the same for equal rows, in the order of their bytes."""
+    data = block.data + 0.0  # -0.0 is 0.0
+    bounds = list(zip(block.indptr[:-1], block.indptr[1:], strict=True))
+    rows = [block.indices[i:j].tobytes() + data[i:j].tobytes() for i, j in bounds]
+    rank = {row: float(i) for i, row in enumerate(sorted(set(rows)))}
+    return np.array([rank[row] for row in rows])
+
+
 def _fit_full_batch(
     examples: Examples, n_classes: int, plan: Plan, seed: int, validation: Examples | None
 ) -> Fitted:
     """Fit all rows by L-BFGS; the user's validation rows, where there are any, calibrate."""
     import torch
 
+    if plan.weight_decay is None:  # nothing to choose it by: scikit-learn's C = 1
+        plan = replace(plan, weight_decay=float(1 / examples.weight.sum()))
     spec = _spec(examples, n_classes, plan)
     parameters = new_parameters(spec, plan, seed, torch.float64)
     large = examples.encoded.dense.size * n_classes > 50_000_000
@@ -386,6 +403,7 @@ def _fit_full_batch(
         max_iter=plan.max_epochs,
         label_smoothing=plan.label_smoothing,
         compute_dtype=torch.float32 if large else None,
+        max_seconds=plan.max_seconds,
     )
     calibration, metrics = Calibration(), _no_metrics()
     if validation is not None:
@@ -394,7 +412,7 @@ def _fit_full_batch(
         metrics = _metrics(calibration.transform(logits), validation)
     history = [{"epoch": found.n_iter, "loss": found.objective}]
     return Fitted(
-        spec, numpy_params(parameters), calibration, plan, history, metrics, max(found.n_iter, 1), "converged"
+        spec, numpy_params(parameters), calibration, plan, history, metrics, max(found.n_iter, 1), found.stopped_by
     )
 
 
@@ -449,7 +467,15 @@ def _out_of_fold_logits(
         rows, held_out = _rows(examples.take(inside), torch.float64), _rows(examples.take(outside), torch.float64)
         # From strong penalties to weak ones, each from where the one before ended.
         for logits, penalty in zip(out, penalties, strict=True):
-            minimise(parameters, rows, weight_decay=penalty, tolerance=1e-5, max_iter=200)
+            minimise(
+                parameters,
+                rows,
+                weight_decay=penalty,
+                tolerance=1e-5,
+                max_iter=200,
+                label_smoothing=plan.label_smoothing,
+                final=False,
+            )
             logits[outside] = network_logits(spec, parameters.effective(), held_out)
     return out
 

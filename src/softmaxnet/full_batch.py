@@ -9,6 +9,7 @@ to a gradient of ``tolerance`` (L-BFGS-B of Byrd et al. 1995, in SciPy).
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,17 +27,26 @@ __all__ = ["FullBatchResult", "minimise"]
 
 CHUNK_ROWS = 8192
 CURVATURE_PAIRS = 20
+EVALUATIONS_PER_ITERATION = 4
 
 
 @dataclass(frozen=True)
 class FullBatchResult:
-    """Where the minimiser ended: objective [nats], largest entry of the gradient, iterations, evaluations."""
+    """Where the minimiser ended: objective [nats], largest entry of the gradient, iterations, evaluations.
+
+    ``stopped_by`` is "converged", "max_epochs", "max_seconds", "interrupt" or "no_descent".
+    """
 
     objective: float
     gradient_norm: float
     n_iter: int
     n_evaluations: int
-    converged: bool
+    stopped_by: str
+
+    @property
+    def converged(self) -> bool:
+        """Whether the gradient has vanished, up to the tolerance or to rounding."""
+        return self.stopped_by == "converged"
 
 
 def minimise(
@@ -48,6 +58,8 @@ def minimise(
     max_iter: int = 1000,
     label_smoothing: float = 0.0,
     compute_dtype: Any = None,
+    max_seconds: float | None = None,
+    final: bool = True,
 ) -> FullBatchResult:
     """Minimise the objective in place, from the parameters as they are.
 
@@ -63,30 +75,42 @@ def minimise(
     label_smoothing : float
     compute_dtype : torch dtype of the matrix products, optional
         float32 makes large problems twice as fast; sums over chunks stay float64.
+    max_seconds : float, optional
+        After which to stop with the best parameters so far, as on Ctrl-C.
+    final : bool
+        False for one fit of many, of a search: it does not warn, and Ctrl-C ends the search.
 
     Raises
     ------
     TrainingDivergedError
         Where objective or gradient is not finite.
     """
-    from scipy.optimize import minimize
+    from scipy.optimize import OptimizeResult, minimize
 
     objective = _Objective(parameters, rows, weight_decay, label_smoothing, compute_dtype)
-    start = objective.vector()
-    found = minimize(
-        objective,
-        start,
-        method="L-BFGS-B",
-        jac=True,
-        options={
-            "maxiter": max_iter,
-            "maxfun": 4 * max_iter,
-            "ftol": 0.0,
-            "gtol": tolerance,
-            "maxcor": CURVATURE_PAIRS,
-            "maxls": 50,
-        },
-    )
+    watch = _Watch(objective, max_seconds)
+    stopped_by = None
+    try:
+        found = minimize(
+            watch,
+            objective.vector(),
+            method="L-BFGS-B",
+            jac=True,
+            callback=watch.after_iteration,
+            options={
+                "maxiter": max_iter,
+                "maxfun": EVALUATIONS_PER_ITERATION * max_iter,
+                "ftol": 0.0,
+                "gtol": tolerance,
+                "maxcor": CURVATURE_PAIRS,
+                "maxls": 50,
+            },
+        )
+    except KeyboardInterrupt:
+        if not final or watch.best is None:
+            raise
+        stopped_by = "interrupt"
+        found = OptimizeResult(**watch.best, nit=watch.n_iter, nfev=watch.n_evaluations)
     objective.assign(found.x)
     gradient_norm = float(np.abs(found.jac).max(initial=0.0))
     if not (np.isfinite(found.fun) and np.isfinite(gradient_norm)):
@@ -94,14 +118,62 @@ def minimise(
             "the training objective is not finite",
             hint="Look for huge numbers among the features (features='auto' scales them).",
         )
-    # A line search that can no longer descend has met rounding, which is convergence too.
-    converged = gradient_norm <= max(tolerance, 1e-6)
-    if not converged and found.nit >= max_iter:
-        warnings.warn(
-            f"L-BFGS stopped after {found.nit} iterations with a gradient of {gradient_norm:.1e}; raise max_epochs",
-            stacklevel=2,
-        )
-    return FullBatchResult(float(found.fun), gradient_norm, int(found.nit), int(found.nfev), converged)
+    if gradient_norm <= max(tolerance, 1e-6):
+        stopped_by = "converged"
+    elif stopped_by is None:
+        stopped_by = watch.why_stopped(gradient_norm, max_iter)
+    if final:
+        _warn(stopped_by, int(found.nit), gradient_norm)
+    return FullBatchResult(float(found.fun), gradient_norm, int(found.nit), int(found.nfev), stopped_by)
+
+
+def _warn(stopped_by: str, n_iter: int, gradient_norm: float) -> None:
+    """Say it where the minimum was not reached."""
+    advice = {
+        "max_epochs": "raise max_epochs",
+        "no_descent": "look for huge numbers among the features (features='auto' scales them)",
+        "interrupt": "interrupted: the best parameters so far are kept",
+    }
+    if stopped_by in advice:
+        message = f"L-BFGS stopped after {n_iter} iterations with a gradient of {gradient_norm:.1e}; "
+        warnings.warn(message + advice[stopped_by], stacklevel=3)
+
+
+class _Watch:
+    """The objective, with the best point so far and an eye on the clock."""
+
+    def __init__(self, objective: _Objective, max_seconds: float | None) -> None:
+        self.objective = objective
+        self.deadline = None if max_seconds is None else time.monotonic() + max_seconds
+        self.out_of_time = False
+        self.n_iter = self.n_evaluations = 0
+        self.first_gradient_norm = 0.0
+        self.best: dict[str, Any] | None = None
+
+    def __call__(self, vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        loss, gradient = self.objective(vector)
+        self.n_evaluations += 1
+        if self.n_evaluations == 1:
+            self.first_gradient_norm = float(np.abs(gradient).max(initial=0.0))
+        if self.best is None or loss < self.best["fun"]:
+            self.best = {"x": vector.copy(), "fun": loss, "jac": gradient}
+        return loss, gradient
+
+    def after_iteration(self, intermediate_result: Any) -> None:
+        """Count an iteration; raise ``StopIteration``, which SciPy takes as a wish to stop, when time is up."""
+        self.n_iter += 1
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self.out_of_time = True
+            raise StopIteration
+
+    def why_stopped(self, gradient_norm: float, max_iter: int) -> str:
+        """Return why SciPy came back with a gradient that has not vanished."""
+        if self.out_of_time:
+            return "max_seconds"
+        if self.n_iter >= max_iter or self.n_evaluations >= EVALUATIONS_PER_ITERATION * max_iter:
+            return "max_epochs"
+        # A line search that can no longer descend, far below where it began, has met rounding: convergence too.
+        return "converged" if gradient_norm <= 1e-3 * self.first_gradient_norm else "no_descent"
 
 
 class _Objective:

@@ -12,7 +12,7 @@ from softmaxnet.errors import UsageError
 
 __all__ = ["available_threads", "has_bfloat16_products", "limited_threads", "resolve_device", "worthwhile_threads"]
 
-SERIAL_OPERATIONS = 50_000_000
+SERIAL_OPERATIONS = 200_000_000
 """Floating-point operations of a step below which a second thread costs more in waiting than it gives in work."""
 
 

@@ -12,15 +12,24 @@ computed as one batched product. :func:`forward` averages their probabilities an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from softmaxnet.softmax import log_sigmoid, log_softmax
+from softmaxnet.softmax import log_sigmoid, log_softmax, sigmoid
 
-__all__ = ["ACTIVATIONS", "NetworkSpec", "combine_members", "forward", "member_logits", "parameter_shapes"]
+__all__ = [
+    "ACTIVATIONS",
+    "NetworkSpec",
+    "combine_members",
+    "forward",
+    "input_gradient",
+    "member_logits",
+    "parameter_shapes",
+]
 
 Array = Any  # a NumPy array or a torch tensor
 
@@ -180,6 +189,13 @@ def member_logits(spec: NetworkSpec, params: Mapping[str, Array], dense: Array, 
     >>> member_logits(spec, params, np.array([[1.0, 2.0]]))
     array([[[1., 2., 6.]]])
     """
+    return deque(_layer_outputs(spec, params, dense, sparse), maxlen=1)[0]  # earlier layers are let go of
+
+
+def _layer_outputs(
+    spec: NetworkSpec, params: Mapping[str, Array], dense: Array, sparse: Array | None
+) -> Iterator[Array]:
+    """Yield every layer's sums ``x_i W_i + b_i`` before its activation, the last one being the logits."""
     x = embed(spec, params, dense)
     activate = ACTIVATIONS[spec.activation]
     for i in range(spec.n_layers):
@@ -188,8 +204,9 @@ def member_logits(spec: NetworkSpec, params: Mapping[str, Array], dense: Array, 
         if i == 0 and sparse is not None and spec.n_sparse:
             wide = sparse @ params["sparse.weight"]
             z += wide.reshape(wide.shape[0], spec.n_members, -1).swapaxes(0, 1)
-        x = activate(z) if i < spec.n_layers - 1 else z
-    return x
+        yield z
+        if i < spec.n_layers - 1:
+            x = activate(z)
 
 
 def combine_members(spec: NetworkSpec, logits: Array) -> Array:
@@ -222,3 +239,121 @@ def combine_members(spec: NetworkSpec, logits: Array) -> Array:
 def forward(spec: NetworkSpec, params: Mapping[str, Array], dense: Array, sparse: Array | None = None) -> Array:
     """Return the logits of the whole network, of shape (n_rows, n_classes); arguments as :func:`member_logits`."""
     return combine_members(spec, member_logits(spec, params, dense, sparse))
+
+
+# --- the gradient at the input (NumPy) ----------------------------------------------------------------------
+
+
+def _gelu_derivative(z: Array) -> Array:
+    t = np.tanh(0.7978845608028654 * (z + 0.044715 * z * z * z))
+    return 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * 0.7978845608028654 * (1 + 3 * 0.044715 * z * z)
+
+
+def _silu_derivative(z: Array) -> Array:
+    s = _sigmoid(z)
+    return s + z * s * (1 - s)
+
+
+def _mish_derivative(z: Array) -> Array:
+    # with t = tanh(softplus(z)): d t / d z = (1 - t^2) sigmoid(z)
+    e = np.exp(np.minimum(z, 20.0))
+    n = e * (e + 2)
+    t = n / (n + 2)
+    return t + z * (1 - t * t) * _sigmoid(z)
+
+
+_DERIVATIVES: dict[str, Callable[[Array], Array]] = {
+    "identity": np.ones_like,
+    "sigmoid": lambda z: _sigmoid(z) * _sigmoid(-z),
+    "relu": lambda z: (z > 0).astype(z.dtype),
+    "tanh": lambda z: 1 - np.tanh(z) ** 2,
+    "gelu": _gelu_derivative,
+    "silu": _silu_derivative,
+    "mish": _mish_derivative,
+}
+
+
+def input_gradient(
+    spec: NetworkSpec,
+    params: Mapping[str, Array],
+    dense: Array,
+    sparse: Array | None = None,
+    *,
+    d_logits: Array,
+) -> tuple[Array, Array | None]:
+    """Return the gradient of a weighted sum of a row's logits at its inputs, in closed form (NumPy).
+
+    ``g_ij = sum_k d_logits_ik  d forward(x)_ik / d x_ij``, layer by layer from the logits back::
+
+        d_last = gradient of combine_members          d_{i-1} = (d_i W_i^T) * f'(z_{i-1})
+        g      = sum over the members of d_0 W_0^T    (and through the embedding's cosines)
+
+    Parameters
+    ----------
+    spec, params, dense, sparse : as :func:`member_logits`, NumPy arrays and a ``csr_array``
+    d_logits : array of shape (n_rows, n_classes)
+        The weight of every logit: a one for the class in question gives the gradient of its logit.
+
+    Returns
+    -------
+    dense gradient : array of shape (n_rows, n_dense)
+    sparse gradient : csr_array of the stored entries of ``sparse``, zeros among them included, or None
+        The gradient at all n_sparse inputs could be too large to hold; store a zero where it is wanted.
+
+    Examples
+    --------
+    >>> spec = NetworkSpec(2, 0, 3)
+    >>> params = {"layers.0.weight": np.array([[[1.0, 0, 2], [0, 1, 3]]]), "layers.0.bias": np.zeros((1, 3))}
+    >>> input_gradient(spec, params, np.array([[1.0, 2.0]]), d_logits=np.array([[0.0, 0.0, 1.0]]))
+    (array([[2., 3.]]), None)
+    """
+    outputs = list(_layer_outputs(spec, params, dense, sparse))
+    d = _combine_gradient(spec, outputs[-1], d_logits)
+    derivative = _DERIVATIVES[spec.activation]
+    for i in range(spec.n_layers - 1, 0, -1):
+        d = (d @ params[f"layers.{i}.weight"].swapaxes(1, 2)) * derivative(outputs[i - 1])
+    d_inputs = (d @ params["layers.0.weight"].swapaxes(1, 2)).sum(axis=0)
+    d_dense = _embedding_gradient(spec, params, dense, d_inputs)
+    if sparse is None or not spec.n_sparse:
+        return d_dense, None
+    return d_dense, _sparse_gradient(params["sparse.weight"], sparse, d.swapaxes(0, 1).reshape(sparse.shape[0], -1))
+
+
+def _sparse_gradient(weight: Array, sparse: Array, d_first: Array) -> Array:
+    """Return ``weight_j . d_first_i`` at the stored entries (i, j), a block of entries at a time."""
+    found = sparse.copy()
+    rows = np.repeat(np.arange(sparse.shape[0]), np.diff(sparse.indptr))
+    found.data = np.empty(sparse.nnz, dtype=d_first.dtype)
+    step = max(1, 2**20 // weight.shape[1])
+    for start in range(0, sparse.nnz, step):
+        part = slice(start, start + step)
+        found.data[part] = np.einsum("ij,ij->i", weight[sparse.indices[part]], d_first[rows[part]])
+    return found
+
+
+def _combine_gradient(spec: NetworkSpec, logits: Array, d_combined: Array) -> Array:
+    """Return the gradient at every member's logits, (M, n_rows, n_classes), from that at the combined ones.
+
+    With ``r_mk`` the share of member m in the mean probability of class k: ``r_m v - p_m sum_k r_mk v_k`` for the
+    softmax, ``r_m (1 - s_m) v`` for the sigmoid.
+    """
+    if spec.n_members == 1 and spec.output == "softmax":
+        return d_combined[None]
+    log_proba = log_sigmoid(logits) if spec.output == "sigmoid" else log_softmax(logits)
+    share = np.exp(log_proba - log_proba.max(axis=0))
+    share /= share.sum(axis=0)
+    own = share * d_combined
+    if spec.output == "sigmoid":
+        return own * sigmoid(-logits)
+    return own - np.exp(log_proba) * own.sum(axis=-1, keepdims=True)
+
+
+def _embedding_gradient(spec: NetworkSpec, params: Mapping[str, Array], dense: Array, d_inputs: Array) -> Array:
+    """Return the gradient at the dense inputs from that at the first layer's inputs (see :func:`embed`)."""
+    if not spec.embedding_size:
+        return d_inputs
+    d_mixed = d_inputs[:, spec.n_dense :].reshape(-1, spec.n_dense, spec.embedding_size)
+    angular = 2 * np.pi * params["embedding.frequency"]
+    waves = dense[:, :, None] * angular + params["embedding.phase"]
+    d_cosines = np.einsum("nje,jfe->njf", d_mixed, params["embedding.weight"])
+    return d_inputs[:, : spec.n_dense] - (np.sin(waves) * angular * d_cosines).sum(axis=2)

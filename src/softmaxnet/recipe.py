@@ -26,6 +26,8 @@ from softmaxnet.network import NetworkSpec
 
 __all__ = ["DEFAULTS", "DataShape", "Plan", "plan_of_network", "resolve", "stream_plan"]
 
+WIDE_LAYER = 256
+"""Units from which on a layer's products are faster in bfloat16, casts included."""
 SMALL_ROWS = 1000
 """Up to this many rows nothing is held out: folds are."""
 
@@ -41,7 +43,8 @@ class DataShape:
     n_dense, n_sparse, n_classes : int
     active : float
         Mean number of non-zero entries of a row of the sparse block.
-    pixels : bool
+    picture : bool
+        Rows are pictures.
     has_validation : bool
         The user brought a validation set.
     soft_targets : bool
@@ -54,7 +57,7 @@ class DataShape:
     n_sparse: int
     n_classes: int
     active: float = 0.0
-    pixels: bool = False
+    picture: bool = False
     has_validation: bool = False
     soft_targets: bool = False
     bfloat16: bool = False
@@ -82,6 +85,7 @@ class Plan:
     n_iter_no_change: int
     learning_rate_schedule: str
     average_power: float | None
+    shift: int
     label_smoothing: float
     initial_gain: float
     zero_head: bool
@@ -130,7 +134,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
     validation = _validation(shape, given, solver)
     return Plan(
         hidden_layer_sizes=hidden,
-        activation=told("activation", "relu" if text or shape.pixels else "silu"),
+        activation=told("activation", "relu" if text or shape.picture else "silu"),
         output=given["output"],
         n_members=_members(shape, hidden, text, validation) if given["n_members"] == "auto" else given["n_members"],
         n_frequencies=0,
@@ -147,6 +151,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         n_iter_no_change=told("n_iter_no_change", _patience(max_epochs)),
         learning_rate_schedule=told("learning_rate_schedule", "flat"),
         average_power=None if constant else 10.0,
+        shift=1 if shape.picture else 0,
         label_smoothing=float(given["label_smoothing"]),
         initial_gain=0.5 if text else 1.0,
         zero_head=bool(hidden) and not text,
@@ -154,7 +159,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         validation_fraction=float(given["validation_fraction"]),
         n_folds=5 if small else max(round(1 / given["validation_fraction"]), 2),
         calibration=given["calibration"],
-        precision=told("precision", "float64" if small or solver == "lbfgs" else "float32"),
+        precision=told("precision", _precision(shape, hidden, solver, small)),
         max_seconds=given["max_seconds"],
     )
 
@@ -213,7 +218,11 @@ def _hidden(shape: DataShape, text: bool) -> tuple[int, ...]:
         return (256,)
     if shape.n_rows <= SMALL_ROWS:
         return (64, 64)
-    return (512, 512) if shape.pixels and shape.n_dense > 256 else (128, 128, 128)
+    return (512, 512) if _is_large_picture(shape) else (128, 128, 128)
+
+
+def _is_large_picture(shape: DataShape) -> bool:
+    return shape.picture and shape.n_dense > 256
 
 
 def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: str) -> int:
@@ -221,13 +230,13 @@ def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: 
         return 1
     if validation == "folds":
         return 10
-    return 2 if shape.pixels and shape.n_dense > 256 else 4
+    return 1 if _is_large_picture(shape) else 4
 
 
 def _dropout(shape: DataShape, text: bool) -> float:
     if text:
         return 0.3
-    return 0.3 if shape.pixels and shape.n_dense > 256 else 0.15
+    return 0.05 if _is_large_picture(shape) else 0.15
 
 
 def _rate(shape: DataShape, text: bool) -> float:
@@ -251,7 +260,17 @@ def _epochs(shape: DataShape, text: bool) -> int:
     if text:
         return 20
     steps_an_epoch = max(shape.n_rows / _batch_size(shape, text), 1)
+    if _is_large_picture(shape):
+        return int(min(max(5_000 / steps_an_epoch, 25), 250))
     return int(min(max(12_000 / steps_an_epoch, 20), 250))
+
+
+def _precision(shape: DataShape, hidden: tuple[int, ...], solver: str, small: bool) -> str:
+    """float64 on little data; bfloat16 products where the processor has them and the layers are wide enough to pay."""
+    if small or solver == "lbfgs":
+        return "float64"
+    widths = (shape.n_dense, *hidden)
+    return "bfloat16" if shape.bfloat16 and hidden and min(widths) >= WIDE_LAYER else "float32"
 
 
 def _patience(max_epochs: int) -> int:

@@ -24,7 +24,7 @@ from softmaxnet.backward import BackwardPass, Parameters, ScaledSpec, SparseBatc
 from softmaxnet.calibration import held_out_log_loss_after_temperature
 from softmaxnet.data.epoch_plan import batch_bounds, epoch_order
 from softmaxnet.errors import TrainingDivergedError
-from softmaxnet.network import NetworkSpec, combine_members, member_logits
+from softmaxnet.network import NetworkSpec, forward
 from softmaxnet.optimizer import Optimizer, learning_rate_factor
 from softmaxnet.softmax import soft_cross_entropy
 
@@ -54,6 +54,8 @@ class Schedule:
     table_rate : float
         Adagrad's rate of the sparse table, relative to ``learning_rate``.
     average_power : float or None
+    shift : int
+        Pictures are moved by up to this many pixels in each direction, anew in every batch.
     n_iter_no_change : int
         Epochs without improvement after which a validated run stops.
     max_seconds : float or None
@@ -70,6 +72,7 @@ class Schedule:
     label_smoothing: float = 0.0
     table_rate: float = 1.0
     average_power: float | None = None
+    shift: int = 0
     n_iter_no_change: int = 10
     max_seconds: float | None = None
 
@@ -89,6 +92,8 @@ class Rows:
         The part of the rows that a row belongs to; -1 for rows that every member trains on.
     member_fold : Tensor of shape (n_members,), int64, or None
         The part that each member does not train on and is validated by.
+    picture : (height, width, channels) or None
+        The shape of a row of pixels.
     """
 
     dense: Tensor
@@ -98,6 +103,7 @@ class Rows:
     sparse: scipy.sparse.csr_array | None = None
     fold: Tensor | None = None
     member_fold: Tensor | None = None
+    picture: tuple[int, int, int] | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -168,8 +174,6 @@ def train(
                 line |= validator.score(parameters, state.averaged(), parameters.table)
             line["seconds"] = time.monotonic() - started
             result.history.append(line)
-            if on_epoch is not None:
-                on_epoch(line)
             if validator is None:
                 result.best_epoch = epoch + 1
             elif line["validation_log_loss"] < best:
@@ -179,9 +183,11 @@ def train(
                 result.table = None if parameters.table is None else parameters.table.clone()
             elif epoch + 1 - result.best_epoch >= schedule.n_iter_no_change:
                 result.stopped_by = "early_stopping"
-                break
             if schedule.max_seconds is not None and line["seconds"] >= schedule.max_seconds:
                 result.stopped_by = "max_seconds"
+            if on_epoch is not None:
+                on_epoch(line)
+            if result.stopped_by != "max_epochs":
                 break
     except KeyboardInterrupt:
         result.stopped_by = "interrupt"
@@ -258,14 +264,24 @@ class _Run:
             batches = window_batches(self.rows, order, window, self.input)
             for i, (dense, sparse, target, weight) in enumerate(batches):
                 step = (epoch - first_epoch) * n_batches + first + i
-                loss = self.backward(dense, target, weight, sparse, (self.seed, epoch * n_batches + first + i))
+                key = (self.seed, epoch * n_batches + first + i)
+                if self.schedule.shift and self.rows.picture:
+                    dense = shifted(dense, self.rows.picture, self.schedule.shift, key)
+                loss = self.backward(dense, target, weight, sparse, key)
                 if not _is_finite(loss, self.backward):
                     return math.nan
                 loss_sum += loss.item()
                 factor = learning_rate_factor(step, total, warmup, self.schedule.shape)
                 self.last_rate = self.rate_factor * self.schedule.learning_rate * factor
                 self.optimizer.step(self.last_rate, self.backward.gradient, self.backward.table_gradient)
-        return loss_sum / n_batches
+        return loss_sum / n_batches if self._weights_are_finite() else math.nan
+
+    def _weights_are_finite(self) -> bool:
+        """Whether the last update, which no later loss has seen, left numbers."""
+        import torch
+
+        kept = (self.parameters.flat, self.parameters.table, self.optimizer.average)
+        return all(bool(torch.isfinite(tensor).all()) for tensor in kept if tensor is not None)
 
 
 def _is_finite(loss: Tensor, backward: BackwardPass) -> bool:
@@ -316,6 +332,32 @@ def window_batches(
         if fold is not None and rows.member_fold is not None:
             w = _member_weights(w, fold[part], rows.member_fold)
         yield x, None if sparse is None else _sparse_batch(sparse, part, buffer.dtype), target[part], w
+
+
+def shifted(dense: Tensor, picture: tuple[int, int, int], most: int, key: tuple[int, int]) -> Tensor:
+    """Return a batch of pictures moved by one random number of rows and of columns; what moves in is 0.
+
+    A picture of a thing is still of that thing a pixel further on. One shift a batch costs a copy, and over an epoch
+    all shifts occur.
+    """
+    import torch
+
+    height, width, channels = picture
+    generator = np.random.Generator(np.random.Philox(key=key[0], counter=[0, 0, key[1], 4]))
+    down, right = (int(v) for v in generator.integers(-most, most + 1, 2))
+    if not down and not right:
+        return dense
+    source = dense.view(-1, height, width, channels)
+    moved = torch.zeros_like(source)
+    to_rows, from_rows = _overlap(down, height)
+    to_columns, from_columns = _overlap(right, width)
+    moved[:, to_rows, to_columns] = source[:, from_rows, from_columns]
+    return moved.view(dense.shape)
+
+
+def _overlap(by: int, size: int) -> tuple[slice, slice]:
+    """Return where a line of a size goes and comes from when moved by some places."""
+    return slice(max(by, 0), size + min(by, 0)), slice(max(-by, 0), size - max(by, 0))
 
 
 def _member_weights(weight: Tensor, fold: Tensor, member_fold: Tensor) -> Tensor:
@@ -449,23 +491,17 @@ def network_logits(
         chosen = np.arange(len(rows))
 
     out = np.empty((len(chosen), spec.n_classes))
+    arrays = {name: value.cpu().numpy() for name, value in params.items()} if rows.sparse is not None else {}
     dtype = params["layers.0.weight"].dtype
     for start in range(0, len(chosen), chunk_rows):
         part = chosen[start : start + chunk_rows]
         dense = rows.dense.index_select(0, torch.from_numpy(part).to(rows.dense.device)).to(dtype)
         if rows.scale != 1.0:
             dense = dense.mul_(rows.scale)
-        sparse = None
-        if rows.sparse is not None:
-            csr = rows.sparse[part]
-            sparse = torch.sparse_csr_tensor(
-                torch.from_numpy(csr.indptr.astype(np.int64)),
-                torch.from_numpy(csr.indices.astype(np.int64)),
-                torch.from_numpy(csr.data).to(dtype),
-                size=csr.shape,
-            )
-        logits = combine_members(spec, member_logits(spec, params, dense, sparse))
-        out[start : start + len(part)] = logits.cpu().numpy()
+        if rows.sparse is None:
+            out[start : start + len(part)] = forward(spec, params, dense).cpu().numpy()
+        else:  # SciPy multiplies sparse rows as they are; torch's CSR tensors are in beta and say so
+            out[start : start + len(part)] = forward(spec, arrays, dense.cpu().numpy(), rows.sparse[part])
     return out
 
 

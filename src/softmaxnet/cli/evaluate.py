@@ -56,7 +56,7 @@ def _read(args: argparse.Namespace, model: SoftmaxModel) -> Dataset:
         target=target,
         weights=args.weights,
         part="test",
-        reader=model.reader,
+        reader={**model.reader, **dict(args.reader)},
         on_bad_row=args.on_bad_row,
     )
     labels_of(data)

@@ -46,7 +46,7 @@ def checked_output(path: str, *, force: bool, inputs: Iterable[str] = ()) -> Pat
     return checked
 
 
-def require_data(path: str) -> None:
+def require_data(path: str | None) -> None:
     """Raise where data are to come from a keyboard, which is never what was meant."""
     if path == "-" and (sys.stdin is None or sys.stdin.isatty()):
         raise UsageError("no data: name a file, or pipe rows into the command.")

@@ -35,7 +35,10 @@ def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) ->
     """Fit, save and report; 130 or 143 where a signal ended the training early."""
     kinds = _kinds(args)
     out = _output(args)
-    require_data(args.train)
+    if args.train == args.valid == "-":
+        raise UsageError("TRAIN and --valid cannot both be standard input.")
+    for path in (args.train, args.valid):
+        require_data(path)
     data = _read(args)
     started = time.monotonic()
     with terminal.progress() as progress:
@@ -86,9 +89,19 @@ def _read(args: argparse.Namespace) -> Dataset:
     from softmaxnet.data.files import read_dataset
     from softmaxnet.data.labels import labels_of
 
-    data = read_dataset(
-        args.train, target=args.target, weights=args.weights, group=args.group, on_bad_row=args.on_bad_row
-    )
+    try:
+        data = read_dataset(
+            args.train,
+            target=args.target,
+            weights=args.weights,
+            group=args.group,
+            reader=dict(args.reader),
+            on_bad_row=args.on_bad_row,
+        )
+    except DataError as error:
+        if args.target is not None and "," in args.target and error.column == args.target:
+            error.hint = f"The target is one column. {error.hint or ''}".rstrip()
+        raise
     labels_of(data)  # says so, with file and line, where one is missing
     return data
 
@@ -213,12 +226,13 @@ def _fit(
 
     X = data.X
     check_kinds(kinds, getattr(X, "column_names", None))
-    if args.drop:
-        X = X.drop_columns(args.drop)
+    dropped = list(dict.fromkeys(args.drop))
+    if dropped:
+        X = X.drop_columns(dropped)
         if not X.num_columns:
             raise UsageError("--drop leaves no column to learn from.")
     valid = _read_valid(args, data, X, terminal) if args.valid else None
-    reader = {**data.reader, "target": args.target, "weights": args.weights, "group": args.group, "drop": args.drop}
+    reader = {**data.reader, "target": args.target, "weights": args.weights, "group": args.group, "drop": dropped}
     given = None if data.sample_weight is None else np.flatnonzero(data.sample_weight > 0)
     try:
         clf.fit(

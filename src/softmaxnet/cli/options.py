@@ -52,6 +52,14 @@ def integer(text: str) -> int:
         raise _refuse(text, "a whole number") from None
 
 
+def seed(text: str) -> int:
+    """Return a seed of NumPy's RandomState."""
+    value = integer(text)
+    if not 0 <= value < 2**32:
+        raise _refuse(text, "a whole number from 0 to 4294967295")
+    return value
+
+
 def auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """Return a parser that also takes ``auto``."""
 
@@ -153,6 +161,20 @@ def bad_rows(text: str) -> str | int:
     if text.isascii() and text.isdigit():
         return int(text)
     raise _refuse(text, "'fail', 'skip' or the number of rows that may be skipped")
+
+
+def reader_setting(text: str) -> list[tuple[str, str | list[str]]]:
+    """Return one setting of the reader of text files, as a list of one.
+
+    Examples
+    --------
+    >>> reader_setting("encoding=latin-1"), reader_setting("missing=,-")
+    ([('encoding', 'latin-1')], [('missing', ['', '-'])])
+    """
+    name, equals, value = text.partition("=")
+    if not equals or name not in ("encoding", "delimiter", "quote", "decimal", "missing"):
+        raise _refuse(text, "NAME=VALUE with the name encoding, delimiter, quote, decimal or missing")
+    return [(name, value.split(",") if name == "missing" else value)]
 
 
 def share(text: str) -> float:
@@ -272,7 +294,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("device", "auto", str, "NAME", "cpu, cuda, cuda:1, ..."),
     Parameter("n_jobs", None, none_or(integer), "N", "threads; none: as many as are worth it", flag="--jobs"),
-    Parameter("random_state", None, none_or(integer), "N", "the same number gives the same model", flag="--seed"),
+    Parameter("random_state", None, none_or(seed), "N", "the same number gives the same model", flag="--seed"),
 )
 """All parameters of ``SoftmaxClassifier`` but those that make no sense in a command: warm_start and verbose."""
 
@@ -286,8 +308,8 @@ class Option:
     metavar: str = ""
     parse: Callable[[str], Any] | None = None
     default: object = None
-    required: bool = False
     adds: bool = False
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -313,6 +335,13 @@ ON_BAD_ROW = Option(
     bad_rows,
     default="fail",
 )
+READER = Option(
+    ("--reader",),
+    "how a text file is written, where that is not found out: encoding=latin-1, delimiter=tab, quote=, decimal=, ...",
+    "NAME=VALUE",
+    reader_setting,
+    adds=True,
+)
 COMMON = (
     Option(("--quiet",), "no progress and no messages on standard error but warnings and errors"),
     Option(("--debug",), "show the traceback of an error"),
@@ -324,7 +353,7 @@ COMMANDS: tuple[Command, ...] = (
         "learn from labelled rows and write a model file",
         (
             Option(("TRAIN",), DATA_HELP),
-            Option(("--target",), "the column that holds the labels; not for data that carry them", "COL"),
+            Option(("--target",), "the column that holds the labels; not for data that carry them", "COL", once=True),
             Option(("-o",), "the model file to write, such as model.safetensors", "MODEL"),
             FORCE,
             Option(("--valid",), "rows to stop and calibrate by, in place of some of TRAIN", "FILE"),
@@ -335,6 +364,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--drop",), "columns to leave out", "COL,...", columns, adds=True),
             Option(("--weights",), "column with the weight of each row", "COL"),
             Option(("--group",), "column whose equal values are never split between training and held-out rows", "COL"),
+            READER,
             ON_BAD_ROW,
             Option(("--dry-run",), "print what each column becomes and what would be trained, and stop"),
             JSON,
@@ -364,6 +394,7 @@ COMMANDS: tuple[Command, ...] = (
                 "NAME",
                 choice("csv", "jsonl", "parquet"),
             ),
+            READER,
         ),
         (
             "softmaxnet predict species.safetensors new.csv -o predictions.csv --proba",
@@ -379,6 +410,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("DATA",), DATA_HELP + "; by default -", default="-"),
             Option(("--target",), "the column that holds the labels; by default that of the fit", "COL"),
             Option(("--weights",), "column with the weight of each row", "COL"),
+            READER,
             ON_BAD_ROW,
             Option(("--max-log-loss",), "exit with 7 where the log loss is higher", "NATS", number),
             Option(("--min-accuracy",), "exit with 7 where the accuracy is lower", "SHARE", proportion),
@@ -431,6 +463,17 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(_one_sentence(message), hint=f"See '{self.prog} --help'.")
+
+
+class _Once(argparse.Action):
+    """An option that is one thing: a second one is a mistake, not a correction."""
+
+    def __call__(self, parser: Any, namespace: Any, value: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(
+                self, f"given twice: {getattr(namespace, self.dest)!r} and {value!r}; it is one"
+            )
+        setattr(namespace, self.dest, value)
 
 
 def _one_sentence(message: str) -> str:
@@ -486,7 +529,7 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
             metavar=option.metavar,
             type=option.parse or str,
             default=[] if option.adds else option.default,
-            action="extend" if option.adds else "store",
+            action=_Once if option.once else "extend" if option.adds else "store",
             help=help,
         )
 

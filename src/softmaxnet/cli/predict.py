@@ -43,7 +43,9 @@ def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) ->
         checked_output(args.out, force=args.force, inputs=[args.model, args.data])
     require_data(args.data)
     model = load_model(args.model)
-    data = read_dataset(args.data, part="test", reader=model.reader, on_bad_row="keep", need_target=False)
+    data = read_dataset(
+        args.data, part="test", reader={**model.reader, **dict(args.reader)}, on_bad_row="keep", need_target=False
+    )
     kept = _kept(data, args.keep)
     predictions = _Predictions(model, data, proba=args.proba, top=args.top, coverage=args.sets)
     columns = predictions.columns(as_text=as_text)

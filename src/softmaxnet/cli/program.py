@@ -142,10 +142,11 @@ def _command(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupt
 
 @contextlib.contextmanager
 def _warnings_as_lines(terminal: Terminal) -> Iterator[None]:
-    """Show our warnings as one line each, without the source line; those of libraries to their authors are dropped."""
+    """Show our warnings as one line each, without the source line; those of libraries to their callers are dropped."""
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-        terminal.warn(str(message))
+        if "Triggered internally at" not in str(message):  # PyTorch, to programmers
+            terminal.warn(str(message))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

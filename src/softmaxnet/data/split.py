@@ -26,7 +26,7 @@ def stratified_folds(
     Returns
     -------
     ndarray of shape (n_rows,), int64
-        In 0..n_folds-1; -1 for the only row of a class, which no model may do without.
+        In 0..n_folds-1; -1 for the only row (or group) of a class, which no model may do without.
 
     Examples
     --------
@@ -34,27 +34,40 @@ def stratified_folds(
     >>> [sorted(folds[:4].tolist()), sorted(folds[4:6].tolist()), folds[6].item()]
     [[0, 0, 1, 1], [0, 1], -1]
     """
+    unit, rank = _dealing_ranks(labels, seed, groups)
+    folds = (rank % n_folds)[unit]
+    folds[_is_in_lonely_unit(labels, unit)] = -1
+    return folds
+
+
+def _dealing_ranks(labels: Ints, seed: int, groups: NDArray[np.generic] | None) -> tuple[Ints, Ints]:
+    """Return the unit that each row belongs to (itself, or its group) and each unit's place in the dealing.
+
+    Units are dealt like cards, class after class, in random order within each.
+    """
     generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, 2]))
+    unit = np.arange(len(labels))
     if groups is not None:
-        _, unit = np.unique(groups, return_inverse=True)
-        n_units = int(unit.max()) + 1
+        unit = np.unique(groups, return_inverse=True)[1]
         # A group is dealt by the class of its first row; groups, not rows, are what can move.
-        first = np.full(n_units, len(labels))
+        first = np.full(int(unit.max()) + 1, len(labels))
         np.minimum.at(first, unit, np.arange(len(labels)))
-        return _deal(labels[first], n_folds, generator)[unit]
-    folds = _deal(labels, n_folds, generator)
-    counts = np.bincount(labels)
-    folds[counts[labels] == 1] = -1
-    return folds
-
-
-def _deal(labels: Ints, n_folds: int, generator: np.random.Generator) -> Ints:
-    """Deal rows like cards, class after class, in random order within each."""
+        labels = labels[first]
     shuffled = generator.permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    folds = np.empty(len(labels), dtype=np.int64)
-    folds[by_class] = np.arange(len(labels)) % n_folds
-    return folds
+    rank = np.empty(len(labels), dtype=np.int64)
+    rank[shuffled[np.argsort(labels[shuffled], kind="stable")]] = np.arange(len(labels))
+    return unit, rank
+
+
+def _is_in_lonely_unit(labels: Ints, unit: Ints) -> NDArray[np.bool_]:
+    """Whether a row is of a unit that is the only one of some class."""
+    if len(unit) == int(unit.max()) + 1:  # every row is a unit
+        return np.asarray(np.bincount(labels)[labels] == 1)
+    n_units = int(unit.max()) + 1
+    classes, units = np.divmod(np.unique(labels * n_units + unit), n_units)
+    lonely = np.zeros(n_units, dtype=np.bool_)
+    lonely[units[np.bincount(classes)[classes] == 1]] = True
+    return lonely[unit]
 
 
 def stratified_holdout(
@@ -79,10 +92,11 @@ def stratified_holdout(
     >>> int(held_out[:50].sum()), int(held_out[50:].sum())
     (5, 5)
     """
-    # Folds of a fine grid, so that any fraction is met to a hundredth.
-    n_parts = max(round(1 / fraction), 2) if abs(1 / fraction - round(1 / fraction)) < 1e-9 else 100
-    folds = stratified_folds(labels, n_parts, seed, groups)
-    held_out = (folds >= 0) & (folds < max(round(fraction * n_parts), 1))
+    unit, rank = _dealing_ranks(labels, seed, groups)
+    # Every (1 / fraction)-th card, so that each class loses its share to within one row; rounded, for 30 * 0.1 > 3.
+    taken = np.ceil(np.round(fraction * np.arange(len(rank) + 1), 9))
+    held_out = (taken[1:] > taken[:-1])[rank][unit]
+    held_out &= ~_is_in_lonely_unit(labels, unit)
     _return_whole_classes(held_out, labels, groups)
     return held_out
 

@@ -225,6 +225,11 @@ def one_index(wide: Sequence[tuple[NDArray[np.int64], int]], n_rows: int) -> csr
     return csr_array((np.ones(indices.size), indices, pointers), shape=(n_rows, int(widths.sum())))
 
 
+MIXED_TABLE_BINS = 16
+BINNED_ROWS = 1000
+"""Numbers of tables that have categories too get piecewise-linear bins from this many rows on (benchmarks/NOTES.md)."""
+
+
 def fit_table(
     columns: Sequence[Column],
     names: tuple[str, ...],
@@ -232,7 +237,7 @@ def fit_table(
     wanted: Mapping[str, Kind],
     *,
     raw: bool,
-    n_bins: int,
+    n_bins: int | None,
 ) -> tuple[TableParts, list[Inspected], Statistics]:
     """Inspect every column and fit the part of its kind."""
     found = [
@@ -241,6 +246,9 @@ def fit_table(
     ]
     kinds = tuple(column.kind for column in found)
     sources = block_sources(kinds)
+    if n_bins is None:
+        mixed = "category" in kinds and len(columns[0]) >= BINNED_ROWS
+        n_bins = MIXED_TABLE_BINS if mixed and not raw else 0
     block, seen = _fit_block(found, names, weights, raw=raw, n_bins=n_bins)
     kept = [_category(index, column, weights, raw=raw) for index, column in enumerate(found)]
     categories = [column for column in kept if column is not None and column.n_slots > 1]
