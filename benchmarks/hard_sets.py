@@ -1,7 +1,7 @@
 """Generated data on which classifiers go wrong; where the true probabilities are known they come along.
 
-Each generator takes a NumPy random generator and a number of rows and returns ``(X, labels, proba or None)``; the
-test rows (as many as training rows, and 4,000 or more) come from the same process, unless the data set is about that not being so.
+Each generator takes a NumPy random generator and a number of rows and returns ``(X, labels, proba or None)``. Test
+rows, 4,000 or more and as many as training rows, come from the same process, unless the data set is about that.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def main() -> None:
             for process in list(RUNNING):
                 end(process)
             raise
-    print(write_tables(output))
+    print(write_tables(output).partition("## Accuracy")[0] + f"The other tables are in {output.with_suffix('.md')}.")
 
 
 def parse_options() -> argparse.Namespace:

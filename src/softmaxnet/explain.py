@@ -401,9 +401,7 @@ class _Setting:
             entries = (mix[at].astype(table.dtype), (np.searchsorted(mixed, sources[at]), at))
             rows = (csr_array(entries, shape=(mixed.size, mix.size)) @ table).astype(dtype)
         params = {name: np.asarray(value, dtype) for name, value in layers.items()}
-        return cls(
-            model, dtype, params, table, dense.astype(dtype), mixed, rows, encoder.dense_sources(), sources
-        )
+        return cls(model, dtype, params, table, dense.astype(dtype), mixed, rows, encoder.dense_sources(), sources)
 
     def logits(self, dense: Floats, sparse: csr_array | None) -> Floats:
         """Return the calibrated logits of one row, (n_classes,)."""

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -339,8 +340,13 @@ def _fit_whole(
         regression = _regression_plan(plan, plan.weight_decay if plan.solver == "lbfgs" else None)
         return _fit_full_batch(examples, n_classes, regression, seed, None)
     linear = None
-    if plan.solver == "lbfgs" or plan.hidden_layer_sizes == (64, 64):
-        linear = _cross_validated_regression(examples, n_classes, plan, seed, folds)
+    if plan.solver == "lbfgs" or plan.race_regression:
+        try:
+            linear = _cross_validated_regression(examples, n_classes, plan, seed, folds)
+        except KeyboardInterrupt:
+            warnings.warn("interrupted: softmax regression without cross-validation is kept", stacklevel=2)
+            regression = _regression_plan(plan, 1 / examples.weight.sum())
+            return replace(_fit_full_batch(examples, n_classes, regression, seed, None), stopped_by="interrupt")
         if plan.solver == "lbfgs":
             return linear
     network = _fit_folds(examples, n_classes, plan, seed, folds, on_epoch)

@@ -203,12 +203,12 @@ def onnx_inputs(model: Any, X: Any, *, part: str = "model", input_dtype: str = "
     if part == "network":
         return _encoded_inputs(model, X)
     if isinstance(parts, TableParts):
-        columns = model.encoder._columns_of(X)
-        kinds = zip(parts.names, parts.kinds, columns, strict=True)
+        used = set(_columns(model))
+        columns = zip(parts.names, parts.kinds, model.encoder._columns_of(X), strict=True)
         return {
             input_name(name): _column(column, name, kind, input_dtype)[:, None]
-            for name, kind, column in kinds
-            if name in _columns(model)
+            for name, kind, column in columns
+            if name in used
         }
     matrix = model.encoder._matrix_of(X, Cells())
     return {"X": (matrix.toarray() if isinstance(matrix, csr_array) else matrix).astype(input_dtype)}

@@ -92,6 +92,7 @@ class Plan:
     validation: str
     validation_fraction: float
     n_folds: int
+    race_regression: bool
     calibration: str | None
     precision: str
     max_seconds: float | None
@@ -157,6 +158,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         zero_head=bool(hidden) and not text,
         validation=validation,
         validation_fraction=float(given["validation_fraction"]),
+        race_regression=small and given["hidden_layer_sizes"] == given["solver"] == "auto",
         n_folds=5 if small else max(round(1 / given["validation_fraction"]), 2),
         calibration=given["calibration"],
         precision=told("precision", _precision(shape, hidden, solver, small)),
@@ -236,7 +238,7 @@ def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: 
 def _dropout(shape: DataShape, text: bool) -> float:
     if text:
         return 0.3
-    return 0.05 if _is_large_picture(shape) else 0.15
+    return 0.05 if shape.picture else 0.15
 
 
 def _rate(shape: DataShape, text: bool) -> float:
@@ -274,7 +276,7 @@ def _precision(shape: DataShape, hidden: tuple[int, ...], solver: str, small: bo
 
 
 def _patience(max_epochs: int) -> int:
-    return max(round(max_epochs / 10), 5)
+    return max(round(max_epochs / 16), 5)
 
 
 def _validation(shape: DataShape, given: Mapping[str, Any], solver: str) -> str:

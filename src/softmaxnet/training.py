@@ -274,7 +274,8 @@ class _Run:
                 factor = learning_rate_factor(step, total, warmup, self.schedule.shape)
                 self.last_rate = self.rate_factor * self.schedule.learning_rate * factor
                 self.optimizer.step(self.last_rate, self.backward.gradient, self.backward.table_gradient)
-        return loss_sum / n_batches if self._weights_are_finite() else math.nan
+        mean = loss_sum / n_batches / self.parameters.spec.network.n_members
+        return mean if self._weights_are_finite() else math.nan
 
     def _weights_are_finite(self) -> bool:
         """Whether the last update, which no later loss has seen, left numbers."""

@@ -208,9 +208,7 @@ class _Text:
         return not self.pushed and self.ended
 
 
-def _opening(
-    text: _Text, told: Mapping[str, Any], source: str, *, tabs: bool
-) -> tuple[CsvFormat, list[str], int]:
+def _opening(text: _Text, told: Mapping[str, Any], source: str, *, tabs: bool) -> tuple[CsvFormat, list[str], int]:
     """Return format and column names; the text then goes on with the row on the line that is returned."""
     data = text.read(_HEAD_BYTES)
     if not data or (data[:1].isspace() and not data.strip()):
@@ -223,11 +221,7 @@ def _opening(
         final = text.exhausted
         if data.endswith(b"\r") and not final:
             data += text.read(1)  # a line feed may follow
-        records = (
-            _scan(data, form, source)
-            if final
-            else scan_records(data, ord(delimiter), quote=bool(quote))
-        )
+        records = _scan(data, form, source) if final else scan_records(data, ord(delimiter), quote=bool(quote))
         if final or len(records) > 1:
             break
         if len(data) > MAX_RECORD_BYTES:
@@ -282,9 +276,7 @@ class _State:
         if not self.n_found:
             raise DataError("there is a header and no row below it", file=self.source, line=1)
         if not self.n_good:
-            raise DataError(
-                f"none of the {self.n_found} rows below the header can be read", file=self.source, line=1
-            )
+            raise DataError(f"none of the {self.n_found} rows below the header can be read", file=self.source, line=1)
 
 
 def _blocks(text: _Text, state: _State, block_bytes: int) -> Iterator[TableRows]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from softmaxnet.errors import ModelFileError
 from softmaxnet.features import state
 from softmaxnet.features.columns import Cells
+from softmaxnet.features.pictures import picture_shape
 from softmaxnet.features.quantiles import LARGEST, Floats, quantiles, weighted_quantiles
 
 CURVED, PLAIN, RAW = 0, 1, 2
@@ -250,9 +251,10 @@ def fit_numbers(
         center = np.where(treatment == CURVED, 0.0, center)
         scale = np.where(treatment == CURVED, common, scale)
         treatment = np.where(treatment == CURVED, PLAIN, treatment)
-    take = np.concatenate(
-        [np.flatnonzero((treatment == t) & (varies | (treatment == RAW))) for t in (0, 1, 2)]
-    )
+    # A picture keeps its constant pixels and so its shape.
+    whole = common is not None and picture_shape(np.nan_to_num(values)) is not None
+    kept = np.full(m, True) if whole else varies | (treatment == RAW)
+    take = np.concatenate([np.flatnonzero((treatment == t) & kept) for t in (0, 1, 2)])
     fill = np.where(varies, (median - center) / scale, 0.0)
     flagged = (seen.share_missing > 0) & (seen.n_distinct > 0) & (treatment != RAW)
     if may_flag is not None:
@@ -260,8 +262,8 @@ def fit_numbers(
     bins = _bins(seen.edges, median)
     block = NumberBlock(
         m,
-        int(((treatment == CURVED) & varies).sum()),
-        int(((treatment == PLAIN) & varies).sum()),
+        int(((treatment == CURVED) & kept).sum()),
+        int(((treatment == PLAIN) & kept).sum()),
         take,
         center[take],
         scale[take],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = ["picture_shape"]
 
-SMOOTHNESS = 0.6
+SMOOTHNESS = 0.85
 """Neighbours in a picture differ by less than this share of what two pixels of any place differ by."""
 ROWS_LOOKED_AT = 512
 
