@@ -28,7 +28,7 @@ from softmaxnet.network import NetworkSpec, parameter_shapes
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["BackwardPass", "Parameters", "ScaledSpec"]
+__all__ = ["BackwardPass", "Parameters", "ScaledSpec", "SparseBatch", "drop_tokens"]
 
 
 @dataclass(frozen=True)
@@ -465,6 +465,16 @@ def _activation_gradient(name: str, grad: Tensor, z: Tensor, x: Tensor, mask: Te
         kernel = aten.sigmoid_backward if name == "sigmoid" else aten.tanh_backward
         out = kernel.grad_input(grad, y, grad_input=grad)
     return out
+
+
+def drop_tokens(sparse: SparseBatch, rate: float, key: tuple[int, int]) -> SparseBatch:
+    """Return the batch without a random share of its entries, the others scaled up for it: dropout at the input."""
+    import torch
+
+    keep = _mask_pool(rate, sparse.values.numel(), (key[0] + 1, key[1]), sparse.values.device)
+    before = torch.zeros(keep.numel() + 1, dtype=torch.int64, device=keep.device)
+    torch.cumsum(keep, 0, out=before[1:])
+    return SparseBatch(before[sparse.offsets], sparse.indices[keep], sparse.values[keep] * _keep_scale(rate))
 
 
 def _keep_level(dropout: float) -> int:

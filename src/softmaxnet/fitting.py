@@ -200,6 +200,7 @@ def schedule_of(plan: Plan) -> Schedule:
         table_rate=plan.table_rate,
         average_power=plan.average_power,
         shift=plan.shift,
+        token_dropout=plan.token_dropout,
         n_iter_no_change=plan.n_iter_no_change,
         max_seconds=plan.max_seconds,
     )

@@ -86,6 +86,7 @@ class Plan:
     learning_rate_schedule: str
     average_power: float | None
     shift: int
+    token_dropout: float
     label_smoothing: float
     initial_gain: float
     zero_head: bool
@@ -153,6 +154,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         learning_rate_schedule=told("learning_rate_schedule", "flat"),
         average_power=None if constant else 10.0,
         shift=1 if shape.picture else 0,
+        token_dropout=0.5 if text else 0.0,
         label_smoothing=float(given["label_smoothing"]),
         initial_gain=0.5 if text else 1.0,
         zero_head=bool(hidden) and not text,

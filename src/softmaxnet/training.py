@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxnet.backward import BackwardPass, Parameters, ScaledSpec, SparseBatch
+from softmaxnet.backward import BackwardPass, Parameters, ScaledSpec, SparseBatch, drop_tokens
 from softmaxnet.calibration import held_out_log_loss_after_temperature
 from softmaxnet.data.epoch_plan import batch_bounds, epoch_order
 from softmaxnet.errors import TrainingDivergedError
@@ -54,6 +54,8 @@ class Schedule:
     table_rate : float
         Adagrad's rate of the sparse table, relative to ``learning_rate``.
     average_power : float or None
+    token_dropout : float
+        Share of the sparse block's entries left out of each batch.
     shift : int
         Pictures are moved by up to this many pixels in each direction, anew in every batch.
     n_iter_no_change : int
@@ -72,6 +74,7 @@ class Schedule:
     label_smoothing: float = 0.0
     table_rate: float = 1.0
     average_power: float | None = None
+    token_dropout: float = 0.0
     shift: int = 0
     n_iter_no_change: int = 10
     max_seconds: float | None = None
@@ -267,6 +270,8 @@ class _Run:
                 key = (self.seed, epoch * n_batches + first + i)
                 if self.schedule.shift and self.rows.picture:
                     dense = shifted(dense, self.rows.picture, self.schedule.shift, key)
+                if self.schedule.token_dropout and sparse is not None:
+                    sparse = drop_tokens(sparse, self.schedule.token_dropout, key)
                 loss = self.backward(dense, target, weight, sparse, key)
                 if not _is_finite(loss, self.backward):
                     return math.nan

@@ -20,6 +20,7 @@ __all__ = ["RowGroups", "open_row_groups"]
 Ints = NDArray[np.int64]
 
 _MEASURED_ROWS = 2048
+_BUFFER_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,16 @@ class RowGroups:
     def _footers(self) -> dict[int, Any]:
         return {}
 
-    def _file(self, number: int) -> Any:
-        """Return an open file; its footer is read once."""
+    def _file(self, number: int, buffer_bytes: int = 0) -> Any:
+        """Return an open file; its footer is read once. Without a buffer a column of a row group is read at once."""
         import pyarrow.parquet as pq
 
-        file = pq.ParquetFile(self.paths[number], metadata=self._footers.get(number), pre_buffer=False)
+        file = pq.ParquetFile(
+            self.paths[number],
+            metadata=self._footers.get(number),
+            pre_buffer=False,
+            buffer_size=buffer_bytes,
+        )
         self._footers[number] = file.metadata
         return file
 
@@ -111,7 +117,7 @@ class RowGroups:
         number = int(self.file[group])
         columns = self.schema.names
         wanted = [name for name in columns if name not in self.constants[number]]
-        with _said_of(self.paths[number]), self._file(number) as file:
+        with _said_of(self.paths[number]), self._file(number, _BUFFER_BYTES) as file:
             place = [int(self.place[group])]
             for batch in file.iter_batches(n_rows, row_groups=place, columns=wanted, use_threads=False):
                 yield self._fitted(pa.Table.from_batches([batch]), number, columns, batch.num_rows)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,7 @@ from softmaxnet.errors import DataError, ResourceError, UsageError
 __all__ = ["STREAM_BYTES", "StreamedRows", "TableSource", "open_source"]
 
 Ints = NDArray[np.int64]
+Prepared = TypeVar("Prepared")
 
 STREAM_BYTES = 192 << 20
 """Bytes of rows that a stream may hold, before they are encoded."""
@@ -210,7 +211,17 @@ class TableSource:
         """Return the windows of an epoch; the same on any machine and for any number of processes."""
         return epoch_windows(seed, epoch, self.sizes.tolist(), self.window_rows)
 
-    def windows(self, seed: int, epoch: int, start: int = 0) -> Iterator[StreamedRows]:
+    @overload
+    def windows(self, seed: int, epoch: int, start: int = 0) -> Iterator[StreamedRows]: ...
+
+    @overload
+    def windows(
+        self, seed: int, epoch: int, start: int = 0, *, prepare: Callable[[StreamedRows], Prepared]
+    ) -> Iterator[Prepared]: ...
+
+    def windows(
+        self, seed: int, epoch: int, start: int = 0, *, prepare: Callable[[StreamedRows], Any] | None = None
+    ) -> Iterator[Any]:
         """Yield the rows of an epoch, every one once, window by window; the next one is read meanwhile.
 
         Parameters
@@ -218,6 +229,8 @@ class TableSource:
         seed, epoch : int
         start : int
             The window to begin with; those before it are not read.
+        prepare : callable, optional
+            What is made of the rows in the thread that reads them, to be yielded in their place.
 
         Raises
         ------
@@ -225,10 +238,13 @@ class TableSource:
             For a file that turns out to be damaged.
         """
         plan = self.plan(seed, epoch)[start:]
-        return _read_ahead(plan, lambda window: self._load(window, window_order(seed, epoch, window)))
+        return _read_ahead(plan, lambda window: self._load(window, window_order(seed, epoch, window)), prepare)
 
-    def in_order(self) -> Iterator[StreamedRows]:
-        """Yield all rows in the order of the files, a few row groups at a time; the next ones are read meanwhile."""
+    def in_order(self, *, prepare: Callable[[StreamedRows], Any] | None = None) -> Iterator[Any]:
+        """Yield all rows in the order of the files, a few row groups at a time; the next ones are read meanwhile.
+
+        ``prepare`` is as for ``windows``.
+        """
         plan: list[Window] = []
         first = 0
         for group, size in enumerate(self.sizes.tolist()):
@@ -238,7 +254,7 @@ class TableSource:
             elif size:
                 plan.append(Window(len(plan), (group,), first, size))
             first += size
-        return _read_ahead(plan, lambda window: self._load(window, np.arange(window.n_rows)))
+        return _read_ahead(plan, lambda window: self._load(window, np.arange(window.n_rows)), prepare)
 
     def sample(self, n: int, seed: int = 0, *, reads_as: Sequence[Callable[[Any], bool]] | None = None) -> StreamedRows:
         """Return rows drawn at random, in the order of the files, after one pass over all of them.
@@ -347,18 +363,28 @@ def _plain(column: Any) -> Any:
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
-def _read_ahead(plan: Sequence[Window], load: Callable[[Window], StreamedRows]) -> Iterator[StreamedRows]:
-    """Yield what ``load`` makes of each window; one window is loaded while the one before it is in use."""
+def _read_ahead(
+    plan: Sequence[Window],
+    load: Callable[[Window], StreamedRows],
+    prepare: Callable[[StreamedRows], Any] | None,
+) -> Iterator[Any]:
+    """Yield what is loaded for each window; one window is loaded while the one before it is in use."""
     if not plan:
         return
+
+    def job(window: Window) -> Any:
+        return load(window) if prepare is None else prepare(load(window))
+
     with ThreadPoolExecutor(1, thread_name_prefix="softmaxnet-read") as pool:
-        future = pool.submit(load, plan[0])
+        future = pool.submit(job, plan[0])
         for window in [*plan[1:], None]:
             rows = future.result()
+            # two windows are in memory, not three: nothing here refers to the one in use while the next is read
+            del future
             if window is not None:
-                future = pool.submit(load, window)
+                future = pool.submit(job, window)
             yield rows
-            del rows  # before the next one is waited for: two windows are in memory, not three
+            del rows
 
 
 def _drawn(n_rows: int, n: int, seed: int, purpose: int) -> Ints:
