@@ -129,7 +129,8 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
     hidden = tuple(told("hidden_layer_sizes", _hidden(shape, text)))
     solver = told("solver", "adam" if hidden else "lbfgs")
     custom_rate = given["learning_rate"] != "auto"
-    ntk = not custom_rate and not text
+    # Under L-BFGS the penalty is on the weights themselves, not on scaled ones.
+    ntk = solver == "adam" and not custom_rate and not text
     constant = given["learning_rate_schedule"] == "constant"
     dropout = told("dropout", _dropout(shape, text))
     max_epochs = told("max_epochs", 1000 if solver == "lbfgs" else _epochs(shape, text))
@@ -154,7 +155,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         learning_rate_schedule=told("learning_rate_schedule", "flat"),
         average_power=None if constant else 10.0,
         shift=1 if shape.picture else 0,
-        token_dropout=0.5 if text else 0.0,
+        token_dropout=0.7 if text else 0.0,
         label_smoothing=float(given["label_smoothing"]),
         initial_gain=0.5 if text else 1.0,
         zero_head=bool(hidden) and not text,
@@ -239,7 +240,7 @@ def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: 
 
 def _dropout(shape: DataShape, text: bool) -> float:
     if text:
-        return 0.3
+        return 0.5
     return 0.05 if shape.picture else 0.15
 
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxnet.cli.files import bad_cell_text, feature_columns, located, require_data, role
+from softmaxnet.cli.files import feature_columns, located, require_data
+from softmaxnet.cli.labelled import read_labelled, readable_rows, refuse_all_unseen, warn_of_rows
 from softmaxnet.cli.signals import Interrupts
 from softmaxnet.cli.terminal import Terminal, aligned
 from softmaxnet.errors import DataError, GateError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from softmaxnet.data.dataset import Dataset
     from softmaxnet.features.columns import BadCell
     from softmaxnet.model import SoftmaxModel
@@ -28,39 +27,17 @@ def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) ->
 
     require_data(args.data)
     model = load_model(args.model)
-    data = _read(args, model)
+    data = read_labelled(args, model)
     result = _evaluate(model, data, args.on_bad_row)
     failed = _failed_gates(args, result)
     if args.max_log_loss is not None or args.min_accuracy is not None:
         result["failed_gates"] = failed
     terminal.answer(_text(result), {"model": args.model, "data": data.source, **result})
-    if result["n_unseen"]:
-        terminal.warn(
-            f"{result['n_unseen']:,} of {result['n_rows']:,} rows have labels that the model never saw "
-            f"({_examples_of_unseen(model, data)}): they count as wrong and have no log loss"
-        )
-    if result["n_bad_rows"]:
-        terminal.warn(f"{result['n_bad_rows']:,} rows could not be read and were skipped")
+    unseen = "they count as wrong and have no log loss"
+    warn_of_rows(terminal, model, data, result["n_unseen"], result["n_bad_rows"], unseen)
     if failed:
         raise GateError("; ".join(failed))
     return 0
-
-
-def _read(args: argparse.Namespace, model: SoftmaxModel) -> Dataset:
-    from softmaxnet.data.files import read_dataset
-    from softmaxnet.data.labels import labels_of
-
-    target = args.target or role(model.reader, "target")
-    data = read_dataset(
-        args.data,
-        target=target,
-        weights=args.weights,
-        part="test",
-        reader={**model.reader, **dict(args.reader)},
-        on_bad_row=args.on_bad_row,
-    )
-    labels_of(data)
-    return data
 
 
 def _evaluate(model: SoftmaxModel, data: Dataset, on_bad_row: str | int) -> dict[str, Any]:
@@ -80,7 +57,7 @@ def _evaluate(model: SoftmaxModel, data: Dataset, on_bad_row: str | int) -> dict
             parts.append(score_rows(log_proba, labels[start : start + len(logits)]))
     except DataError as error:
         raise located(error, data) from None
-    good = _good_rows(cells, data, on_bad_row)
+    good = readable_rows(cells, data, on_bad_row)
     scores = RowScores.concatenate(parts)
     weight = data.sample_weight
     if good is not None:
@@ -88,43 +65,10 @@ def _evaluate(model: SoftmaxModel, data: Dataset, on_bad_row: str | int) -> dict
             *(getattr(scores, name)[good] for name in ("labels", "log_proba", "distance", "confidence", "rank"))
         )
         weight = None if weight is None else weight[good]
-    if not (scores.labels >= 0).any():
-        raise DataError(
-            f"none of the {len(scores.labels):,} labels is one of the model's {model.n_classes} classes "
-            f"({_examples_of_unseen(model, data)}).",
-            file=data.source,
-            hint="Is the target column the right one? Name it with --target.",
-        )
+    refuse_all_unseen(model, data, scores.labels)
     result = evaluate_rows(scores, model.n_classes, sample_weight=weight)
     n_bad = len(data.bad_rows) + (0 if good is None else int((~good).sum()))
     return {**result, "n_classes": model.n_classes, "n_bad_rows": n_bad, "unseen_categories": counts}
-
-
-def _good_rows(cells: list[BadCell], data: Dataset, on_bad_row: str | int) -> NDArray[np.bool_] | None:
-    """Return the rows without unreadable cells, None for all, or raise where there are more than allowed."""
-    if not cells:
-        return None
-    rows = sorted({cell.row for cell in cells})
-    allowed = {"fail": 0, "skip": len(rows)}.get(str(on_bad_row))
-    if allowed is None:
-        allowed = int(on_bad_row) - len(data.bad_rows)
-    if len(rows) > allowed:
-        cell = next(cell for cell in cells if cell.row == rows[max(allowed, 0)])
-        file, line = data.place(cell.row)
-        text = bad_cell_text(cell, data).removeprefix(f"line {line}: ")
-        raise DataError(text, file=file, line=line, hint="To leave such rows out: --on-bad-row skip.")
-    good = np.ones(data.n_rows, dtype=bool)
-    good[rows] = False
-    return good
-
-
-def _examples_of_unseen(model: SoftmaxModel, data: Dataset) -> str:
-    from softmaxnet.data.labels import lookup_labels
-
-    assert data.y is not None
-    unseen = data.y[lookup_labels(data.y, model.classes) < 0]
-    names = list(dict.fromkeys(map(repr, unseen[:1000].tolist())))
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _failed_gates(args: argparse.Namespace, result: dict[str, Any]) -> list[str]:

@@ -204,7 +204,7 @@ class _Text:
     def exhausted(self) -> bool:
         """Whether there is nothing more."""
         if not self.pushed and not self.ended:
-            self.pushed = self.read(1)
+            self.pushed = self.read(1) + self.pushed  # read may leave the rest of a character there
         return not self.pushed and self.ended
 
 

@@ -12,6 +12,7 @@ import glob
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -136,7 +137,8 @@ def _new_folder(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(target)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        prefix = f".{target.name}.{_host()}.{os.getpid()}."
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=target.parent))
     except OSError as error:
         raise ResourceError(
             f"the folder for converted rows cannot be written to: {error.strerror or error}",
@@ -168,12 +170,31 @@ def _new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _host() -> str:
+    """Return a name for this machine that fits into a file name."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
 def _remove_stale(target: Path) -> None:
     """Remove what processes that were killed have left of the same cache."""
     for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
-        newest = max((file.stat().st_mtime for file in [left, *left.rglob("*")]), default=0.0)
-        if time.time() - newest > STALE_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it may be moved to its place meanwhile
+            newest = max(file.stat().st_mtime for file in [left, *left.rglob("*")])
+            if time.time() - newest > STALE_SECONDS or _is_dead(left.name.split(".")[-4:-2]):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_dead(maker: list[str]) -> bool:
+    """Say whether the process that made a temporary folder, by machine and number, is known to be gone."""
+    if os.name != "posix" or len(maker) != 2 or maker[0] != _host() or not maker[1].isdigit():
+        return False
+    try:
+        os.kill(int(maker[1]), 0)  # sends nothing; asks whether there is such a process
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False
 
 
 class _GroupWriter:
@@ -378,10 +399,12 @@ class _Conversion:
                 if names is None:
                     names = block.table.column_names
                     _require(names, self.roles, str(path))
+                    if set(names) <= {self.roles.target, self.roles.weights, self.roles.group}:
+                        raise DataError("there is no column left to learn from", file=str(path))
                 if set(block.table.column_names) != set(names):
                     self._other_columns(block.table.column_names, names, path)
                 self.settings = self.settings or block.reader
-                yield self._good(block, log, base).select(names)
+                yield good_rows(block, self.roles, log, base).select(names)
             before += path.stat().st_size
 
     def _other_columns(self, given: list[str], names: list[str], path: Path) -> None:
@@ -393,22 +416,6 @@ class _Conversion:
             file=str(path),
             column=(lacking or extra)[0],
         )
-
-    def _good(self, block: TableRows, log: BadRowLog, base: int) -> Any:
-        """Return the rows of a block with a label, a group and a weight that can be.
-
-        ``base`` are the rows of the files before.
-        """
-        table, roles = block.table, self.roles
-        faults = _missing(table, roles.target, "the label is missing", _label_hint(block))
-        faults += _missing(table, roles.group, "the group is missing", None)
-        faults += _weights(table, roles.weights)[1]
-        if not faults:
-            return table
-        offset, log.offset = log.offset, 0
-        keep = _report(faults, replace(block, rows=block.rows + base), log)
-        log.offset = offset
-        return table if keep is None else table.filter(keep)
 
     def _guess(self, table: Any) -> None:
         """Settle the types that the first rows suggest."""
@@ -438,6 +445,23 @@ class _Conversion:
             self.types[name] = kind
             columns.append(typed)
         return (pa.table(columns, names=table.column_names) if fits else None), fits
+
+
+def good_rows(block: TableRows, roles: Roles, log: BadRowLog, base: int) -> Any:
+    """Return the rows of a block with a label, a group and a weight that can be; others are reported.
+
+    ``base`` are the rows of the files before.
+    """
+    table = block.table
+    faults = _missing(table, roles.target, "the label is missing", _label_hint(block))
+    faults += _missing(table, roles.group, "the group is missing", None)
+    faults += _weights(table, roles.weights)[1]
+    if not faults:
+        return table
+    offset, log.offset = log.offset, 0
+    keep = _report(faults, replace(block, rows=block.rows + base), log)
+    log.offset = offset
+    return table if keep is None else table.filter(keep)
 
 
 def _type_of(column: Any) -> str:

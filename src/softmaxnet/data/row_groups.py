@@ -38,6 +38,8 @@ class RowGroups:
         Its number in that file.
     sizes : int64 (n_groups,)
         Its rows.
+    stored : int64 (n_groups,)
+        Its bytes before compression, as the footer has them.
     schema : pyarrow.Schema
         Names and types that all files have in common.
     """
@@ -47,6 +49,7 @@ class RowGroups:
     file: Ints
     place: Ints
     sizes: Ints
+    stored: Ints
     schema: Any
 
     def __len__(self) -> int:
@@ -99,8 +102,9 @@ class RowGroups:
                 if file is not None:
                     file.close()
                 number = int(self.file[group])
-                file = self._file(number)
+                file = None
             with _said_of(self.paths[number]):
+                file = file or self._file(number)
                 wanted = [name for name in columns if name not in self.constants[number]]
                 table = file.read_row_group(int(self.place[group]), columns=wanted, use_threads=False)
                 if check:
@@ -134,13 +138,20 @@ class RowGroups:
         return table.select(list(columns)).cast(pa.schema([self.schema.field(name) for name in columns]))
 
     def bytes_per_row(self) -> float:
-        """Return the largest size of a decoded row, on average, at the beginning of three row groups."""
-        sizes = []
+        """Return the bytes of a decoded row, on average, in the row group where rows are largest.
+
+        The first rows of three row groups are decoded; the others are judged by their stored size, those of
+        half the largest number of rows or more.
+        """
+        stored = self.stored / np.maximum(self.sizes, 1)
+        widest = float(stored[self.sizes * 2 >= self.sizes.max()].max())
+        found = [1.0]
         for group in {0, len(self) // 2, len(self) - 1}:
             first = next(self.batches(group, _MEASURED_ROWS), None)
             if first is not None and first.num_rows:
-                sizes.append(first.combine_chunks().nbytes / first.num_rows)
-        return max(sizes, default=1.0) or 1.0
+                per_row = first.combine_chunks().nbytes / first.num_rows
+                found.append(per_row * max(1.0, widest / float(stored[group])))
+        return max(found)
 
 
 @contextlib.contextmanager
@@ -183,6 +194,7 @@ def open_row_groups(paths: Sequence[Path], folder: Path | None = None) -> RowGro
     file: list[int] = []
     place: list[int] = []
     sizes: list[int] = []
+    stored: list[int] = []
     for number, path in enumerate(paths):
         with _said_of(path):
             footer = pq.read_metadata(path)
@@ -196,6 +208,7 @@ def open_row_groups(paths: Sequence[Path], folder: Path | None = None) -> RowGro
         file += [number] * footer.num_row_groups
         place += range(footer.num_row_groups)
         sizes += [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+        stored += [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
     if not sum(sizes):
         raise DataError("the file has no rows", file=str(folder or paths[0]))
     schemas = [pa.schema([schema.field(name) for name in schemas[0].names]) for schema in schemas]
@@ -203,8 +216,8 @@ def open_row_groups(paths: Sequence[Path], folder: Path | None = None) -> RowGro
         common = pa.unify_schemas(schemas, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise DataError(f"the files do not fit together: {error}", file=str(folder or paths[-1])) from None
-    numbers = [np.array(values, dtype=np.int64) for values in (file, place, sizes)]
-    return RowGroups(tuple(paths), tuple(constants), numbers[0], numbers[1], numbers[2], common)
+    numbers = [np.array(values, dtype=np.int64) for values in (file, place, sizes, stored)]
+    return RowGroups(tuple(paths), tuple(constants), numbers[0], numbers[1], numbers[2], numbers[3], common)
 
 
 def _check_names(names: list[str], expected: list[str], path: Path, first: Path) -> None:

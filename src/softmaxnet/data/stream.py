@@ -376,13 +376,11 @@ def _read_ahead(
         return load(window) if prepare is None else prepare(load(window))
 
     with ThreadPoolExecutor(1, thread_name_prefix="softmaxnet-read") as pool:
-        future = pool.submit(job, plan[0])
-        for window in [*plan[1:], None]:
-            rows = future.result()
-            # two windows are in memory, not three: nothing here refers to the one in use while the next is read
-            del future
-            if window is not None:
-                future = pool.submit(job, window)
+        coming = [pool.submit(job, plan[0])]
+        for number in range(len(plan)):
+            # two windows are in memory, not three: nothing here holds one that was given away
+            rows = coming.pop().result()
+            coming += [pool.submit(job, window) for window in plan[number + 1 : number + 2]]
             yield rows
             del rows
 
