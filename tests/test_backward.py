@@ -92,7 +92,8 @@ def test_gradient_equals_autograd_for_every_activation_and_depth(activation, mem
 @pytest.mark.parametrize("members", [1, 2])
 def test_gradient_equals_autograd_for_every_input_block(embedding, n_sparse, members):
     """The embedding's gradients and those of the sparse table's touched rows are autograd's."""
-    assert_same(NetworkSpec(4, n_sparse, 3, (5,), "tanh", members, n_frequencies=6 * bool(embedding), embedding_size=embedding))
+    frequencies = 6 * bool(embedding)
+    assert_same(NetworkSpec(4, n_sparse, 3, (5,), "tanh", members, "softmax", frequencies, embedding))
 
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])

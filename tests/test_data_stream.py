@@ -7,6 +7,8 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -20,8 +22,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import softmaxnet.data.blocks as blocks_module
 import softmaxnet.data.delimited_blocks as delimited_blocks_module
 import softmaxnet.data.row_cache as row_cache
+from softmaxnet.data.blocks import Block, dataset_blocks
 from softmaxnet.data.dataset import BadRowLog
 from softmaxnet.data.delimited import read_delimited
 from softmaxnet.data.delimited_blocks import delimited_blocks
@@ -211,6 +215,71 @@ def test_what_is_too_long_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert blocks[-1].lines[-1] == 6003
 
 
+# Data sets in blocks
+
+
+def joined(blocks: list[Block]) -> tuple[Any, ...]:
+    """Return blocks as one data set would have them."""
+    bad = [one for block in blocks for one in block.data.bad_rows]
+    parts = [block.data for block in blocks]
+    lines = [data.row_lines for data in parts if data.row_lines is not None]
+    return (
+        pa.concat_tables([data.X for data in parts]).to_pydict(),
+        [str(label) for data in parts for label in data.y],
+        np.concatenate(lines).tolist() if lines else None,
+        None if parts[0].sample_weight is None else np.concatenate([d.sample_weight for d in parts]).tolist(),
+        bad,
+    )
+
+
+@pytest.mark.parametrize("mode", ["skip", "keep", 6])
+@pytest.mark.parametrize("name", ["a.csv", "*.csv", "a.parquet"])
+def test_blocks_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any, name: str) -> None:
+    """Blocks have the rows, labels, weights, lines and bad rows of the file that is read whole."""
+    monkeypatch.setattr(delimited_blocks_module, "BLOCK_BYTES", 1 << 11)
+    whole_blocks = blocks_module.delimited_blocks
+    monkeypatch.setattr(blocks_module, "delimited_blocks", lambda *a, **o: whole_blocks(*a, block_bytes=1 << 11, **o))
+    monkeypatch.setattr(blocks_module, "GROUP_ROWS", 256)
+    good = "".join(f"{i},{i % 7}.5,{'ab'[i % 2]}\n" for i in range(1200))
+    for file in ("a.csv", "b.csv"):
+        (tmp_path / file).write_text("x,w,y\n" + good + "1,2\n2,1,\n,,\n" * (file == "a.csv") + good)
+    table = {"x": np.arange(900), "w": np.arange(900.0), "y": pa.array(["a"] * 900, mask=np.arange(900) == 300)}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet", row_group_size=500)
+    options = {"target": "y", "weights": "w", "on_bad_row": mode}
+    whole = read_dataset(tmp_path / name, **options)
+    blocks = list(dataset_blocks(tmp_path / name, **options))
+    assert len(blocks) > 3
+    lines = None if whole.row_lines is None else whole.row_lines.tolist()
+    X, y, row_lines, weights, bad = joined(blocks)
+    assert whole.X.to_pydict() == X
+    assert y == [str(label) for label in whole.y]
+    assert row_lines == lines
+    np.testing.assert_array_equal(weights, whole.sample_weight)
+    assert [(one.row, one.line, one.file) for one in bad] == [(b.row, b.line, b.file) for b in whole.bad_rows]
+    assert [block.first_row for block in blocks] == np.cumsum([0, *(b.n_found for b in blocks[:-1])]).tolist()
+    if mode == "keep":
+        for block in blocks:
+            for one in block.data.bad_rows:
+                assert block.data.y[one.row - block.first_row] is None
+
+
+def test_what_has_no_blocks_is_one(tmp_path: Path) -> None:
+    """JSON lines come as a whole; a fault far below is raised when its block is reached."""
+    (tmp_path / "a.jsonl").write_text('{"x": 1, "y": "a"}\n{"x": 2, "y": "b"}\n')
+    (block,) = dataset_blocks(tmp_path / "a.jsonl", target="y")
+    assert block.data.X.to_pydict() == {"x": [1, 2]}
+    (tmp_path / "a.csv").write_text("x,y\n" + "1,a\n" * 2_500_000 + "1\n")
+    blocks = dataset_blocks(tmp_path / "a.csv", target=None, need_target=False)
+    assert next(blocks).data.X.column_names == ["x", "y"]
+    with pytest.raises(DataError) as caught:
+        list(dataset_blocks(tmp_path / "a.csv", target="y"))
+    assert caught.value.line == 2_500_002
+    blocks.close()
+    with pytest.raises(DataError, match="no row is left"):
+        (tmp_path / "b.csv").write_text("x,y\n1,\n2,\n")
+        list(dataset_blocks(tmp_path / "b.csv", target="y", on_bad_row="skip"))
+
+
 # The cache
 
 
@@ -354,18 +423,27 @@ def test_the_cache_is_used_while_nothing_changes(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    """A temporary folder of the same cache goes when it is a day old; a younger one may be in use."""
+    """A temporary folder of the same cache goes when its process is gone or it is a day old; others may be in use."""
     path = write_csv(tmp_path / "a.csv", {"x": ["1", "2"], "y": ["a", "b"]})
     opened(path)
     (cache,) = (tmp_path / "cache").iterdir()
     shutil.rmtree(cache)
-    left = [tmp_path / "cache" / f".{cache.name}.{name}.tmp" for name in ("old", "new")]
+    finished = subprocess.Popen([sys.executable, "-c", ""])
+    finished.wait()
+    host = row_cache._host()
+    makers = (
+        f"elsewhere.{os.getpid()}",
+        f"elsewhere.{finished.pid}",
+        f"{host}.{os.getpid()}",
+        f"{host}.{finished.pid}",
+    )
+    left = [tmp_path / "cache" / f".{cache.name}.{maker}.abc.tmp" for maker in makers]
     for folder in left:
         folder.mkdir()
     long_ago = time.time() - 10 * row_cache.STALE_SECONDS
     os.utime(left[0], (long_ago, long_ago))
     opened(path)
-    assert [folder.exists() for folder in left] == [False, True]
+    assert [folder.exists() for folder in left] == [False, True, True, os.name != "posix"]
 
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
@@ -488,14 +566,17 @@ def test_reading_ahead(tmp_path: Path) -> None:
     """One window is read while another is in use, not more; what is prepared is prepared in that thread; it ends."""
     source = opened(numbered(tmp_path / "a.parquet"), stream_bytes=80_000)
     begun: list[str] = []
+    second = threading.Event()
 
     def prepare(rows: Any) -> int:
         begun.append(threading.current_thread().name)
+        if len(begun) == 2:
+            second.set()
         return len(rows.y)
 
     windows = source.windows(0, 0, prepare=prepare)
     total = next(windows)
-    time.sleep(0.3)
+    assert second.wait(60)
     assert len(begun) == 2
     assert all(name.startswith("softmaxnet-read") for name in begun)
     total += sum(windows)
@@ -560,7 +641,7 @@ def test_folders_and_their_columns(tmp_path: Path) -> None:
     by_year = {year: sum(1 for other in rows["year"].to_pylist() if other == year) for year in ("2023", "2024")}
     assert by_year == {"2023": 1000, "2024": 700}
     assert opened(tmp_path / "d", target="year").classes.tolist() == ["2023", "2024"]
-    with pytest.raises(DataError, match="no Parquet file"):
+    with pytest.raises(DataError, match="CSV, TSV or Parquet"):
         (tmp_path / "empty").mkdir()
         opened(tmp_path / "empty")
     pq.write_table(second.drop_columns("x"), tmp_path / "d" / "c.parquet")

@@ -8,9 +8,10 @@ Backward, from ``d_last = weight (p - q)`` of the head::
 
     dtheta_w = s_w x_i^T d_i     dtheta_b = s_b sum_rows d_i     d_{i-1} = (s_w d_i theta_w^T) * mask * f'(z_{i-1})
 
-The scales are the parametrisation: with ``s_w = 1 / sqrt(inputs)`` and weights drawn from N(0, 1) one learning rate suits
-layers of every width (the neural tangent parametrisation); with all of them 1 it is PyTorch's. They cost nothing, for the
-matrix product takes them as its alpha and beta. Buffers are made once, for the largest batch; a step allocates next to nothing.
+The scales are the parametrisation: with ``s_w = 1 / sqrt(inputs)`` and weights drawn from N(0, 1) one learning rate
+suits layers of every width (the neural tangent parametrisation); with all of them 1 it is PyTorch's. They cost nothing,
+for the matrix product takes them as its alpha and beta. Buffers are made once, for the largest batch; a step allocates
+next to nothing.
 """
 
 from __future__ import annotations

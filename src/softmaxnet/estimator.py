@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -104,6 +105,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     warm_start : bool, default=False
         ``fit`` goes on from the present weights.
     verbose : int, default=0
+        1: a line on standard error for each epoch, with the time left.
 
     Attributes
     ----------
@@ -480,7 +482,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 plan,
                 seed=seed,
                 validation=validation,
-                on_epoch=on_epoch,
+                on_epoch=_progress(plan.max_epochs, on_epoch) if self.verbose else on_epoch,
                 state=self._state,
                 device=resolve_device(self.device),
             )
@@ -657,6 +659,26 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Replace a file that is there.
         """
         save_model(self._fitted_model, path, force=force)
+
+
+def _progress(
+    max_epochs: int, then: Callable[[dict[str, float]], None] | None
+) -> Callable[[dict[str, float]], None]:
+    """Return what prints a line for each epoch, with the time that all epochs would take, and calls ``then``."""
+    count = 0
+
+    def on_epoch(line: dict[str, float]) -> None:
+        nonlocal count
+        count += 1
+        left = line["seconds"] / count * (max_epochs - count)
+        scores = [f"loss {line['loss']:.4f}"]
+        if "validation_log_loss" in line:
+            scores.append(f"held-out log loss {line['validation_log_loss']:.4f}")
+        print(f"epoch {count}/{max_epochs}  {'  '.join(scores)}  at most {left:.0f} s left", file=sys.stderr)
+        if then is not None:
+            then(line)
+
+    return on_epoch
 
 
 def _take(X: Any, keep: NDArray[np.bool_]) -> Any:

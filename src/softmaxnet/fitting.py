@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,7 +145,7 @@ def fit_network(
 def operations_per_step(examples: Examples, n_classes: int, plan: Plan) -> float:
     """Return the floating-point operations of one step: six for each weight and row (forward, two products back)."""
     sizes = _spec(examples, n_classes, plan).layer_sizes
-    weights = plan.n_members * sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+    weights = plan.n_members * sum(a * b for a, b in pairwise(sizes))
     rows = len(examples) if plan.solver == "lbfgs" else min(plan.batch_size, len(examples))
     return 6.0 * rows * weights
 
@@ -338,6 +339,8 @@ def _fit_whole(
     n_folds = min(plan.n_folds, max(int(np.bincount(labels).max()), 2))
     folds = stratified_folds(labels, n_folds, seed, examples.groups)
     if (folds < 0).all():  # every class is one distinct row: nothing can be held out
+        if plan.solver == "adam" and not plan.race_regression:
+            return _fit_minibatch(examples, n_classes, replace(plan, validation="none"), seed, None, on_epoch)
         regression = _regression_plan(plan, plan.weight_decay if plan.solver == "lbfgs" else None)
         return _fit_full_batch(examples, n_classes, regression, seed, None)
     linear = None

@@ -33,7 +33,8 @@ MAX_COMPARED = 8
 RIDGE = 1e-3
 
 
-class SampledColumn(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class SampledColumn:
     """A column of the sample as numbers.
 
     Attributes
@@ -265,7 +266,7 @@ def _kernel_ridge(X: Any, labels: Ints, known: Ints, asked: Ints) -> Ints:
 def _products(a: Encoded, b: Encoded) -> Floats:
     """Return the inner products of the rows of two encoded batches."""
     dense = (a.dense * a.dense_scale) @ (b.dense * b.dense_scale).T
-    if a.sparse is not None:
+    if a.sparse is not None and b.sparse is not None:
         dense = dense + (a.sparse @ b.sparse.T).toarray()
     return np.asarray(dense, dtype=np.float64)
 

@@ -1,9 +1,9 @@
-"""The network forward: encoded features to logits, on NumPy or torch arrays.
+r"""The network forward: encoded features to logits, on NumPy or torch arrays.
 
 ::
 
-    dense (n, d) --[embedding]--> (n, d + d E) --\\
-                                                  >-- first layer -- activation -- ... -- last layer --> logits (M, n, K)
+    dense (n, d) --[embedding]--> (n, d + d E) --\
+                                                  >-- first layer -- activation -- ... -- last layer --> (M, n, K)
     sparse (n, s) --------------------------------/
 
 Every weight has a leading member axis M: members are independent networks that share the input (and its embedding),
@@ -150,7 +150,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": _silu,
     "mish": _mish,
 }
-"""Activations by name; ``gelu`` is its tanh form (Hendrycks and Gimpel 2016), ``mish`` is z tanh(ln(1 + e^z)) (Misra 2019)."""
+"""Activations by name.
+
+``gelu`` is its tanh form (Hendrycks and Gimpel 2016), ``mish`` is z tanh(ln(1 + e^z)) (Misra 2019).
+"""
 
 
 def embed(spec: NetworkSpec, params: Mapping[str, Array], dense: Array) -> Array:
@@ -176,7 +179,7 @@ def member_logits(spec: NetworkSpec, params: Mapping[str, Array], dense: Array, 
     spec : NetworkSpec
     params : mapping of str to array, shapes as :func:`parameter_shapes` says
     dense : array of shape (n_rows, n_dense), floating
-    sparse : scipy.sparse.csr_array (with NumPy parameters) or torch sparse CSR tensor, of shape (n_rows, n_sparse), optional
+    sparse : scipy.sparse.csr_array (with NumPy parameters) or torch sparse CSR tensor, (n_rows, n_sparse), optional
 
     Returns
     -------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -331,7 +331,7 @@ def _leaks(
         return take_rows(sample[:, left] if isinstance(sample, np.ndarray) else sample.select(left), once)
 
     return find_leaks(
-        [column._replace(values=column.values[once]) for column in columns],
+        [replace(column, values=column.values[once]) for column in columns],
         data.labels[rows[once]],
         len(data.classes),
         without,

@@ -94,6 +94,17 @@ def choice(*accepted: str) -> Callable[[str], str | None]:
     return read
 
 
+def word(*accepted: str) -> Callable[[str], str]:
+    """Return a parser of one of a few words, ``none`` among them a word like any other."""
+
+    def read(text: str) -> str:
+        if text not in accepted:
+            raise _refuse(text, "one of " + ", ".join(accepted))
+        return text
+
+    return read
+
+
 def output_layer(text: str) -> str:
     """Return the kind of the output layer; a file given by mistake is answered with ``-o``."""
     if text in ("softmax", "sigmoid"):
@@ -301,7 +312,10 @@ PARAMETERS: tuple[Parameter, ...] = (
 
 @dataclass(frozen=True)
 class Option:
-    """One argument of a command: ``names`` are ``-o, --output`` or, for one without hyphens, its place."""
+    """One argument of a command: ``names`` are ``-o, --output`` or, for one without hyphens, its place.
+
+    ``bare`` is the value where the option is given without one.
+    """
 
     names: tuple[str, ...]
     help: str
@@ -310,6 +324,12 @@ class Option:
     default: object = None
     adds: bool = False
     once: bool = False
+    bare: str = ""
+
+    @property
+    def shown_metavar(self) -> str:
+        """The value as the help shows it; in brackets where it may be left out."""
+        return f"[{self.metavar}]" if self.bare else self.metavar
 
 
 @dataclass(frozen=True)
@@ -342,6 +362,7 @@ READER = Option(
     reader_setting,
     adds=True,
 )
+TARGET = Option(("--target",), "the column that holds the labels; by default that of the fit", "COL")
 COMMON = (
     Option(("--quiet",), "no progress and no messages on standard error but warnings and errors"),
     Option(("--debug",), "show the traceback of an error"),
@@ -408,7 +429,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             MODEL,
             Option(("DATA",), DATA_HELP + "; by default -", default="-"),
-            Option(("--target",), "the column that holds the labels; by default that of the fit", "COL"),
+            TARGET,
             Option(("--weights",), "column with the weight of each row", "COL"),
             READER,
             ON_BAD_ROW,
@@ -418,6 +439,41 @@ COMMANDS: tuple[Command, ...] = (
         ),
         ("softmaxnet evaluate species.safetensors test.csv --max-log-loss 0.3 --min-accuracy 0.9",),
         "MODEL [DATA] [options]",
+    ),
+    Command(
+        "calibrate",
+        "fit the probabilities of a model to new labelled rows, and prepare prediction sets",
+        (
+            MODEL,
+            Option(("DATA",), DATA_HELP + "; rows that the model was not trained on; by default -", default="-"),
+            Option(("-o",), "the model file to write", "NEW"),
+            FORCE,
+            Option(
+                ("--calibration",),
+                "auto, temperature, matrix or none; auto by default, and with --sets only where it is given",
+                "METHOD",
+                word("auto", "temperature", "matrix", "none"),
+            ),
+            Option(
+                ("--sets",),
+                "prepare predict --sets: lac (by default, the smallest sets), aps or raps; with --calibration "
+                "each gets half of the rows",
+                "METHOD",
+                word("lac", "aps", "raps"),
+                bare="lac",
+            ),
+            Option(("--per-class",), "the coverage of the sets is to hold within each class"),
+            TARGET,
+            Option(("--weights",), "column with the weight of each row", "COL"),
+            READER,
+            ON_BAD_ROW,
+            JSON,
+        ),
+        (
+            "softmaxnet calibrate species.safetensors recent.csv -o recalibrated.safetensors",
+            "softmaxnet calibrate species.safetensors held-out.csv --sets -o with-sets.safetensors",
+        ),
+        "MODEL [DATA] -o NEW [options]",
     ),
     Command(
         "inspect",
@@ -523,6 +579,7 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
     else:
         if option.default is not None and "by default" not in help:
             help += f" (default: {option.default})"
+        settings: dict[str, Any] = {"nargs": "?", "const": option.bare} if option.bare else {}
         parser.add_argument(
             *option.names,
             dest="out" if option.names[0] == "-o" else option.names[0].strip("-").replace("-", "_"),
@@ -531,6 +588,7 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
             default=[] if option.adds else option.default,
             action=_Once if option.once else "extend" if option.adds else "store",
             help=help,
+            **settings,
         )
 
 

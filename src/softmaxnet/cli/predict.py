@@ -43,6 +43,7 @@ def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) ->
         checked_output(args.out, force=args.force, inputs=[args.model, args.data])
     require_data(args.data)
     model = load_model(args.model)
+    _check_sets(args, model)
     data = read_dataset(
         args.data, part="test", reader={**model.reader, **dict(args.reader)}, on_bad_row="keep", need_target=False
     )
@@ -55,6 +56,20 @@ def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) ->
     write_columns(args.out, {**kept, **columns}, format=args.format, force=args.force)
     terminal.say(predictions.summary(args.out))
     return 0
+
+
+def _check_sets(args: argparse.Namespace, model: SoftmaxModel) -> None:
+    """Raise before any work where sets are asked for that the model cannot make."""
+    if args.sets is None:
+        return
+    if model.conformal is None:
+        raise UsageError(
+            "this model was not prepared for prediction sets.",
+            file=args.model,
+            hint="Prepare it with labelled rows that it was not trained on: `softmaxnet calibrate MODEL DATA --sets -o "
+            "NEW`, or in Python calibrate_sets(X, y); or fit it with --conformal-fraction 0.1.",
+        )
+    model.conformal.threshold(args.sets)
 
 
 def _kept(data: Dataset, names: list[str]) -> dict[str, Any]:

@@ -128,6 +128,8 @@ def _command(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupt
         from softmaxnet.cli.predict import run
     elif args.command == "evaluate":
         from softmaxnet.cli.evaluate import run
+    elif args.command == "calibrate":
+        from softmaxnet.cli.calibrate import run
     elif args.command == "inspect":
         from softmaxnet.cli.models import run_inspect as run
     elif args.command == "verify":

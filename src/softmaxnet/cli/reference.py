@@ -47,7 +47,7 @@ def _command(command: Command) -> str:
 
 
 def _option(option: Option) -> str:
-    name = ", ".join(option.names) + (f" {option.metavar}" if option.metavar else "")
+    name = ", ".join(option.names) + (f" {option.shown_metavar}" if option.metavar else "")
     default = ""
     if option.default is not None and option.metavar and "by default" not in option.help:
         default = f" (default: `{option.default}`)"

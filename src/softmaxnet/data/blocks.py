@@ -101,20 +101,53 @@ def dataset_blocks(
         raise ResourceError(f"cannot be read: {error.strerror or error}", file=str(path) or STDIN) from error
 
 
-def _blocks(rows: Iterator[TableRows], source: str, roles: Roles, log: BadRowLog) -> Iterator[Block]:
-    """Set the columns with a role apart in every block; its rows count through all files."""
+def _text_rows(
+    paths: list[Path], log: BadRowLog, reader: Mapping[str, object] | None, on_progress: OnProgress | None
+) -> Iterator[TableRows]:
+    """Yield blocks of delimited files; ``rows`` count through all of them."""
+    total, before = sum(path.stat().st_size for path in paths), 0
+    for path in paths:
+        suffixes = [suffix.lower() for suffix in path.suffixes]
+        base = log.offset
+
+        def told(n_bytes: int, before: int = before) -> None:
+            if on_progress is not None:
+                on_progress(before + n_bytes, total)
+
+        tabs = ".tsv" in suffixes or ".tab" in suffixes
+        for block in delimited_blocks(path, log, reader=reader, tabs=tabs, on_bytes=told):
+            yield replace(block, rows=block.rows + base)
+        before += path.stat().st_size
+
+
+def _parquet_rows(paths: list[Path], folder: Path | None, on_progress: OnProgress | None) -> Iterator[TableRows]:
+    """Yield row groups, in pieces where they are large."""
+    groups = open_row_groups(paths, folder)
+    n = int(np.clip(GROUP_BYTES / groups.bytes_per_row(), 256, GROUP_ROWS))
+    first = 0
+    for group in range(len(groups)):
+        file = str(groups.paths[groups.file[group]])
+        for table in groups.batches(group, n):
+            table.validate(full=True)
+            rows = np.arange(first, first + table.num_rows)
+            yield TableRows(table, rows, None, len(rows), {"format": "parquet"}, ((file, len(rows)),))
+            first += len(rows)
+            if on_progress is not None:
+                on_progress(first, groups.n_rows)
+
+
+def _blocks(blocks: Iterator[TableRows], source: str, roles: Roles, log: BadRowLog) -> Iterator[Block]:
+    """Set the columns with a role apart in every block."""
     first = told = n_good = 0
-    for block in rows:
-        table = block.table if log.keeps or not roles.need_target else good_rows(block, roles, log, 0)
-        if table.num_rows:
+    for block in blocks:
+        kept = block if log.keeps or not roles.need_target else good_rows(block, roles, log)
+        if kept.table.num_rows:
             offset, log.offset = log.offset, 0
-            kept = replace(block, table=table) if table is block.table else _unplaced(block, table)
             data = dataset_from_rows(kept, source, roles, log)
             log.offset = offset
             bad = tuple(sorted(log.rows[told:], key=lambda one: one.row))
+            told, n_good = len(log.rows), n_good + kept.table.num_rows
             yield Block(first, block.n_found, replace(data, bad_rows=bad))
-            told = len(log.rows)
-            n_good += table.num_rows
         first += block.n_found
     if not n_good:
         raise DataError("no row is left: all are bad", file=source)

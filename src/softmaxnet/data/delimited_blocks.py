@@ -74,7 +74,7 @@ def delimited_blocks(
     Yields
     ------
     TableRows
-        ``rows`` count from the first row of the file, ``n_found`` those of the block.
+        ``rows`` count from the first row of the file, ``n_found`` those of the block, which may all be bad.
 
     Raises
     ------
@@ -364,7 +364,9 @@ def _moved(records: Records, line: int) -> Records:
 
 
 def _rows(piece: _Piece, state: _State) -> TableRows | None:
-    """Return the rows of a piece of text, None where it has none; bad ones are reported."""
+    """Return the rows of a piece of text, None where it has no record; bad ones are reported."""
+    import pyarrow as pa
+
     data, records = piece
     n = len(records)
     if not n:
@@ -378,11 +380,12 @@ def _rows(piece: _Piece, state: _State) -> TableRows | None:
     rows = np.arange(n)
     if bad:
         text, rows = _without(data, records, bad, len(state.names), state.form, state.log.keeps)
-    if not len(rows):
-        return None
     longest = int((records.stop - records.start).max())
     breaks = bool((records.n_lines > 1).any())
-    table = _parse(text, state.names, state.form, longest, breaks, state.source)
+    if len(rows):
+        table = _parse(text, state.names, state.form, longest, breaks, state.source)
+    else:
+        table = pa.table({name: pa.array([], pa.string()) for name in state.names})
     if table.num_rows != len(rows):
         raise DataError(
             f"the rows cannot be told apart: {len(rows)} were found and {table.num_rows} parsed",

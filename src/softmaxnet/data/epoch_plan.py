@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 __all__ = ["batch_bounds", "epoch_order"]
@@ -31,7 +33,7 @@ def epoch_order(seed: int, epoch: int, n_rows: int) -> np.ndarray:
 
 
 def batch_bounds(n_rows: int, batch_size: int) -> list[tuple[int, int]]:
-    """Return the (start, stop) of an epoch's batches: as few as batches of ``batch_size`` would be, of equal size to one row.
+    """Return the (start, stop) of an epoch's batches: as few as need be, of equal size to one row.
 
     A short last batch would take a full step on the noise of a few rows.
 
@@ -42,4 +44,4 @@ def batch_bounds(n_rows: int, batch_size: int) -> list[tuple[int, int]]:
     """
     n_batches = max(-(-n_rows // batch_size), 1)
     edges = [n_rows * i // n_batches for i in range(n_batches + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))

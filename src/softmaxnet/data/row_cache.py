@@ -363,9 +363,9 @@ class _Conversion:
         written = True
         try:
             for table in self._tables(log):
-                if not self.types:
+                if not self.types and table.num_rows:
                     self._guess(table)
-                typed, fits = self._typed(table)
+                typed, fits = self._typed(table) if table.num_rows else (table, True)
                 if written and not fits:
                     written = False
                     writer.abandon()
@@ -404,7 +404,7 @@ class _Conversion:
                 if set(block.table.column_names) != set(names):
                     self._other_columns(block.table.column_names, names, path)
                 self.settings = self.settings or block.reader
-                yield good_rows(block, self.roles, log, base).select(names)
+                yield good_rows(block, self.roles, log, base).table.select(names)
             before += path.stat().st_size
 
     def _other_columns(self, given: list[str], names: list[str], path: Path) -> None:
@@ -447,7 +447,7 @@ class _Conversion:
         return (pa.table(columns, names=table.column_names) if fits else None), fits
 
 
-def good_rows(block: TableRows, roles: Roles, log: BadRowLog, base: int) -> Any:
+def good_rows(block: TableRows, roles: Roles, log: BadRowLog, base: int = 0) -> TableRows:
     """Return the rows of a block with a label, a group and a weight that can be; others are reported.
 
     ``base`` are the rows of the files before.
@@ -456,12 +456,14 @@ def good_rows(block: TableRows, roles: Roles, log: BadRowLog, base: int) -> Any:
     faults = _missing(table, roles.target, "the label is missing", _label_hint(block))
     faults += _missing(table, roles.group, "the group is missing", None)
     faults += _weights(table, roles.weights)[1]
-    if not faults:
-        return table
     offset, log.offset = log.offset, 0
     keep = _report(faults, replace(block, rows=block.rows + base), log)
     log.offset = offset
-    return table if keep is None else table.filter(keep)
+    if keep is None:
+        return block
+    good = table.filter(keep)
+    lines = None if block.lines is None else block.lines[keep]
+    return replace(block, table=good, rows=block.rows[keep], lines=lines, parts=((block.parts[0][0], good.num_rows),))
 
 
 def _type_of(column: Any) -> str:

@@ -155,7 +155,7 @@ def _hash_strings(texts: Any) -> Hashes:
         active = active[lengths[active] > 8 * (step + 1)]
     for row in active.tolist():
         rest = data[begin[row] + _LONG : begin[row] + lengths[row]]
-        state[row] ^= np.uint64(int.from_bytes(hashlib.blake2b(rest, digest_size=8).digest(), "little"))
+        state[row] ^= np.uint64(int.from_bytes(hashlib.blake2b(rest.tobytes(), digest_size=8).digest(), "little"))
     return _finished(state)
 
 

@@ -9,8 +9,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import gzip
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -52,7 +55,7 @@ from softmaxnet.data.window_plan import (
 )
 from softmaxnet.errors import DataError, ResourceError, UsageError
 
-__all__ = ["STREAM_BYTES", "StreamedRows", "TableSource", "open_source"]
+__all__ = ["STREAM_BYTES", "StreamedRows", "TableSource", "open_source", "streamable_files"]
 
 Ints = NDArray[np.int64]
 Prepared = TypeVar("Prepared")
@@ -594,7 +597,15 @@ def open_source(
     folder = default_cache_folder() if cache is None else cache
     log = CountingLog(on_bad_row)
     try:
-        paths, kind, below = _files(Path(os.path.expanduser(path)))
+        where = Path(os.path.expanduser(path))
+        found = streamable_files(where)
+        if found is None:
+            raise DataError(
+                "what is read in windows is CSV, TSV or Parquet",
+                file=str(path),
+                hint="Convert it to Parquet, for example with pyarrow or polars.",
+            )
+        paths, kind, below = found
         settings: dict[str, object] = {"format": "parquet"}
         if kind == "text":
             converted = convert_delimited(
@@ -620,8 +631,16 @@ def open_source(
         raise ResourceError(f"cannot be read: {error.strerror or error}", file=str(path)) from error
 
 
-def _files(where: Path) -> tuple[list[Path], str, Path | None]:
-    """Return the files of a path, what they are ("parquet" or "text"), and the folder they are below."""
+def streamable_files(where: Path) -> tuple[list[Path], str, Path | None] | None:
+    """Return the files of a path that can be read in pieces, what they are, and the folder they are below.
+
+    They are ``"parquet"`` or ``"text"``; None for what is neither.
+
+    Raises
+    ------
+    DataError
+        Where there is nothing at the path, or files of several kinds.
+    """
     if glob.has_magic(str(where)) and not os.path.lexists(where):
         paths = [Path(name) for name in sorted(glob.glob(str(where), recursive=True)) if Path(name).is_file()]
         if not paths:
@@ -629,32 +648,29 @@ def _files(where: Path) -> tuple[list[Path], str, Path | None]:
         kinds = {_kind(path) for path in paths}
         if len(kinds) > 1:
             raise DataError("the files that match are not of one kind", file=str(where))
-        return paths, kinds.pop(), None
+        kind = kinds.pop()
+        return (paths, kind, None) if kind else None
     require_exists(where)
     if where.is_dir():
         found = find_parquet(where)
-        if not found:
-            raise DataError("the folder has no Parquet file", file=str(where), hint=f"For CSV: {where / '*.csv'}.")
-        return found, "parquet", where
-    return [where], _kind(where), None
+        return (found, "parquet", where) if found else None
+    kind = _kind(where)
+    return ([where], kind, None) if kind else None
 
 
 def _kind(path: Path) -> str:
-    """Return whether a file can be streamed, and how."""
+    """Return "parquet", "text" for delimited text, or nothing for another kind of file."""
     with path.open("rb") as file:
         head = file.read(4096)
-    packed = head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd"))
-    kind = "text" if packed else what_it_is(head)
+    if head.startswith(b"\x1f\x8b"):
+        with gzip.open(path) as packed, contextlib.suppress(OSError, EOFError, zlib.error):
+            head = packed.read(4096)
     names = [suffix.lower() for suffix in path.suffixes]
-    if kind == "jsonl" or ".jsonl" in names or ".ndjson" in names:
-        kind = "jsonl"
-    if kind not in ("parquet", "text") or names[-1:] == [".npz"]:
-        raise DataError(
-            "what is read in windows is CSV, TSV or Parquet",
-            file=str(path),
-            hint="Convert it to Parquet, for example with pyarrow or polars.",
-        )
-    return kind
+    kind = what_it_is(head)
+    misnamed = names[-1:] == [".npz"] or (names[-1:] == [".parquet"] and kind != "parquet")
+    if misnamed or ".jsonl" in names or ".ndjson" in names:
+        return ""
+    return kind if kind in ("parquet", "text") else ""
 
 
 def _source(

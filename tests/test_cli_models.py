@@ -1,0 +1,242 @@
+"""The command line on fitted models: calibrate, explain, export."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softmaxnet import load_model
+from softmaxnet.cli import main
+from softmaxnet.data.files import read_dataset
+
+CITIES = ("oslo", "paris", "rome")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run of the command line left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.out)
+
+    def rows(self) -> list[dict[str, str]]:
+        return list(csv.DictReader(io.StringIO(self.out)))
+
+
+@pytest.fixture
+def sm(capsys):
+    """Return a function that runs the command line in this process."""
+
+    def run(*arguments: object) -> Result:
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+def write_rows(path: Path, n_rows: int, seed: int, wrong: float = 0.0) -> Path:
+    """Write people who tend to say yes with age and in oslo; a share of the answers is turned around."""
+    rng = np.random.default_rng(seed)
+    lines = ["age,city,note,answer"]
+    for _ in range(n_rows):
+        age, city = int(rng.integers(18, 80)), str(rng.choice(CITIES))
+        yes = (age - 50) / 15 + (city == "oslo") + rng.normal() / 2 > 0
+        yes ^= rng.random() < wrong
+        lines.append(f"{age},{city},{rng.normal():.3f},{'yes' if yes else 'no'}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with train.csv, noisy.csv, whose answers are less sure than in training, and a fitted model."""
+    folder = tmp_path_factory.mktemp("models")
+    write_rows(folder / "train.csv", 200, 0)
+    write_rows(folder / "noisy.csv", 300, 1, wrong=0.3)
+    told = ["--hidden-layer-sizes", "none", "--weight-decay", "0.01", "--seed", "0", "--quiet"]
+    out = str(folder / "model.safetensors")
+    assert main(["fit", str(folder / "train.csv"), "--target", "answer", "-o", out, *told]) == 0
+    return folder
+
+
+@pytest.fixture
+def model(folder):
+    """The model of the folder."""
+    return folder / "model.safetensors"
+
+
+def only_error(result: Result) -> str:
+    """Return the one line of an error, after checking that it is one line and the only output."""
+    assert result.out == ""
+    lines = result.err.splitlines()
+    assert len(lines) == 1, result.err
+    return lines[0].removeprefix("softmaxnet: error: ")
+
+
+def head(path: Path, n_rows: int, to: Path) -> Path:
+    """Write the first rows of a file to another one."""
+    to.write_text("".join(path.read_text().splitlines(keepends=True)[: n_rows + 1]))
+    return to
+
+
+# --- calibrate ----------------------------------------------------------------------------------------------------
+
+
+def test_calibrate_lowers_the_log_loss_and_changes_only_the_calibration(folder, model, sm, tmp_path):
+    """On rows that are less sure the temperature rises and the log loss falls; the network stays as it is."""
+    out = tmp_path / "new.safetensors"
+    result = sm("calibrate", model, folder / "noisy.csv", "-o", out, "--json")
+    assert result.code == 0, result.err
+    report, old, new = result.json, load_model(model), load_model(out, verify=True)
+    assert report["log_loss"] < report["log_loss_before"]
+    assert report["temperature"] > report["temperature_before"]
+    assert new.calibration.temperature == report["temperature"]
+    assert all(np.array_equal(new.params[name], old.params[name]) for name in old.params)
+    scores = sm("evaluate", out, folder / "noisy.csv", "--json").json
+    assert scores["log_loss"] == pytest.approx(report["log_loss"], rel=1e-9)
+    assert new.metrics["log_loss"] == report["log_loss"]
+
+
+def test_calibrate_starts_from_the_uncalibrated_logits(folder, model, sm, tmp_path):
+    """Calibrating a calibrated model again on the same rows gives the same file: nothing is stacked."""
+    assert sm("calibrate", model, folder / "noisy.csv", "-o", tmp_path / "a").code == 0
+    assert sm("calibrate", tmp_path / "a", folder / "noisy.csv", "-o", tmp_path / "b").code == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["temperature", "matrix", "none"])
+def test_calibrate_by_the_method_told(method, folder, model, sm, tmp_path):
+    """--calibration names the method; none takes a calibration away."""
+    result = sm("calibrate", model, folder / "noisy.csv", "-o", tmp_path / "m", "--calibration", method)
+    assert result.code == 0
+    assert load_model(tmp_path / "m").calibration.method == method
+    assert f"-> {method}, temperature" in result.out
+
+
+def test_calibrate_prepares_sets_that_cover(folder, model, sm, tmp_path):
+    """--sets alone leaves the probabilities, and the sets of predict hold the true label often enough."""
+    write_rows(tmp_path / "new.csv", 1000, 7, wrong=0.3)
+    result = sm("calibrate", model, folder / "noisy.csv", "-o", tmp_path / "m", "--sets", "--json")
+    assert result.json["sets"] == {
+        "method": "lac",
+        "per_class": False,
+        "n_rows": 300,
+        "n_rows_of_rarest_class": None,
+        "max_coverage": 300 / 301,
+    }
+    assert "log_loss" not in result.json
+    assert load_model(tmp_path / "m").calibration == load_model(model).calibration
+    rows = sm("predict", tmp_path / "m", tmp_path / "new.csv", "--sets", "0.9", "--keep", "answer").rows()
+    covered = np.mean([row["answer"] in json.loads(row["set"]) for row in rows])
+    assert 0.86 < covered < 0.97
+    expected = load_model(model).calibrate_sets(*labelled(folder / "noisy.csv")).conformal
+    assert np.array_equal(expected.scores, load_model(tmp_path / "m").conformal.scores)
+
+
+def labelled(path: Path):
+    """Return the features and labels of a file."""
+    data = read_dataset(path, target="answer")
+    return data.X, data.y
+
+
+def test_sets_and_calibration_take_half_of_the_rows_each(folder, model, sm, tmp_path):
+    """No row serves both, so that the coverage stays guaranteed."""
+    told = ("--sets", "aps", "--per-class", "--calibration", "temperature", "--json")
+    result = sm("calibrate", model, folder / "noisy.csv", "-o", tmp_path / "m", *told)
+    report = result.json
+    assert (report["n_calibration_rows"], report["sets"]["n_rows"]) == (150, 150)
+    assert report["sets"]["method"] == "aps"
+    assert load_model(tmp_path / "m").conformal.counts.sum() == 150
+
+
+def test_calibrate_says_how_many_rows_it_takes(folder, model, sm, tmp_path):
+    """Too few rows are refused with the number needed; sets that cannot reach 90 % are made with a warning."""
+    few = head(folder / "noisy.csv", 7, tmp_path / "few.csv")
+    result = sm("calibrate", model, few, "-o", tmp_path / "m")
+    assert result.code == 3
+    assert "7 rows can be used; at least 10 are needed." in only_error(result)
+    result = sm("calibrate", model, few, "-o", tmp_path / "m", "--sets", "--calibration", "auto")
+    assert "at least 20 are needed, half of them for the sets." in only_error(result)
+    assert not (tmp_path / "m").exists()
+    result = sm("calibrate", model, few, "-o", tmp_path / "m", "--sets")
+    assert "warning: a coverage of 0.9 needs 9 rows, 0.99 needs 99; there are 7" in result.err
+    result = sm("predict", tmp_path / "m", few, "--sets", "0.9")
+    assert result.code == 3
+    assert "needs at least 9 calibration rows, but there are 7" in only_error(result)
+    result = sm("calibrate", model, few, "-o", tmp_path / "n", "--calibration", "matrix")
+    assert result.code == 3
+    twelve = head(folder / "noisy.csv", 12, tmp_path / "twelve.csv")
+    result = sm("calibrate", model, twelve, "-o", tmp_path / "n", "--calibration", "matrix")
+    assert "a calibration matrix for 2 classes wants 300 rows; there are 12" in result.err
+
+
+def test_sets_per_class_need_rows_of_every_class(model, sm, tmp_path):
+    """A class without rows is named."""
+    rows = "".join(f"{30 + i},rome,1.0,no\n" for i in range(20))
+    (tmp_path / "no.csv").write_text("age,city,note,answer\n" + rows)
+    result = sm("calibrate", model, tmp_path / "no.csv", "-o", tmp_path / "m", "--sets", "--per-class")
+    assert result.code == 3
+    assert "1 of 2 classes have none: 'yes'. For a coverage of 0.9 every class needs 9." in only_error(result)
+
+
+def test_old_sets_do_not_outlive_their_probabilities(folder, model, sm, tmp_path):
+    """A new calibration without new sets drops the old ones, and says so."""
+    assert sm("calibrate", model, folder / "noisy.csv", "-o", tmp_path / "a", "--sets").code == 0
+    result = sm("calibrate", tmp_path / "a", folder / "noisy.csv", "-o", tmp_path / "b")
+    assert load_model(tmp_path / "b").conformal is None
+    assert "prediction sets were made for its old probabilities and are gone" in result.err
+
+
+def test_calibrate_leaves_out_what_it_cannot_use(folder, model, sm, tmp_path):
+    """Unknown labels are left out with a warning; unreadable cells stop it unless they may be skipped."""
+    text = (folder / "noisy.csv").read_text() + "30,oslo,1,perhaps\n"
+    (tmp_path / "a.csv").write_text(text)
+    result = sm("calibrate", model, tmp_path / "a.csv", "-o", tmp_path / "a", "--json")
+    assert (result.json["n_unseen"], result.json["n_calibration_rows"]) == (1, 300)
+    assert "('perhaps'): they are left out" in result.err
+    (tmp_path / "b.csv").write_text(text + "x,oslo,1,yes\n")
+    result = sm("calibrate", model, tmp_path / "b.csv", "-o", tmp_path / "b")
+    assert "b.csv:303: column 'age': 'x' is not a number" in only_error(result)
+    result = sm("calibrate", model, tmp_path / "b.csv", "-o", tmp_path / "b", "--on-bad-row", "skip", "--json")
+    assert (result.json["n_bad_rows"], result.json["log_loss"]) == (1, load_model(tmp_path / "a").metrics["log_loss"])
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ((), "the model file to write must be named"),
+        (("-o", "-"), "a model is not written to standard output"),
+        (("-o", "new", "--per-class"), "add --sets"),
+        (("-o", "new", "--sets", "lab"), "must be one of lac, aps, raps. Got 'lab' instead"),
+        (("-o", "MODEL", "--force"), "the output is one of the inputs"),
+        (("-o", "there"), "the output exists"),
+    ],
+)
+def test_calibrate_refuses_what_cannot_be_meant(told, text, folder, model, sm, tmp_path, monkeypatch):
+    """What cannot be meant ends with 2 before anything is written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").write_text("mine")
+    told = [str(model) if word == "MODEL" else word for word in told]
+    result = sm("calibrate", model, folder / "noisy.csv", *told)
+    assert result.code == 2
+    assert text in only_error(result)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_predict_sets_names_all_the_ways_to_prepare_a_model(folder, model, sm):
+    """Without sets the error names calibrate, Python and fit, with the file."""
+    error = only_error(sm("predict", model, folder / "noisy.csv", "--sets", "0.9"))
+    for way in ("softmaxnet calibrate MODEL DATA --sets", "calibrate_sets(X, y)", "--conformal-fraction 0.1"):
+        assert way in error
