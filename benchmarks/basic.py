@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -239,6 +240,7 @@ def main() -> None:
     if options.part:
         print(json.dumps(PARTS[options.part](options.data)))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part under way is ended as well
     found: dict[str, Any] = {"machine": describe_machine(), "threads": options.threads, "parts": {}}
     for name in options.parts.split(","):
         found["parts"][name] = run_part(name, options.data, options.threads, options.time_limit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import resource
 import sys
 import time
@@ -42,7 +43,8 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
             result |= {"status": "ok"} | _fit_and_score(method, settings, split, request)
         except Exception as error:  # whatever a method dies of is a result
             result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"[:500]}
-            result["traceback"] = "".join(traceback.format_exception(error)[-3:])[-1500:]
+            trace = "".join(traceback.format_exception(error)[-3:])[-1500:]
+            result["traceback"] = re.sub(r'File ".*/', 'File "', trace)
     result["warnings"] = sorted({f"{w.category.__name__}: {str(w.message).strip()}"[:240] for w in caught})[:8]
     return result | {"peak_rss_mib": _peak_rss()}
 

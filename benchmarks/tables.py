@@ -48,6 +48,9 @@ def write_tables(path: Path) -> str:
     parts = [f"# Results of {path.stem}", f"Mode: {'; '.join(modes)}. Means over the seeds run."]
     if machines:
         parts.append("Measured on: " + describe_in_words(machines[-1]))
+    ours = sorted({line["code"] for line in lines if line["method"].startswith(OURS) and "code" in line})
+    if len(ours) > 1:
+        parts.append(f"The lines of {OURS} are from different states of its source: {', '.join(ours)}.")
     if absent:
         parts.append(f"Not installed: {', '.join(absent)}.")
     parts += [
@@ -119,6 +122,8 @@ def _mean_ranks(losses: dict[str, dict[str, float]], methods: list[str]) -> dict
     """Return each method's mean rank in log loss among those run on a data set, and on how many; failures come last."""
     ranks: dict[str, list[float]] = {method: [] for method in methods}
     for found in losses.values():
+        if len(found) < 2:
+            continue
         values = np.array(list(found.values()))
         for method, loss in found.items():
             ranks[method].append(1 + np.sum(values < loss) + 0.5 * (np.sum(values == loss) - 1))

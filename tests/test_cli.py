@@ -250,6 +250,21 @@ def test_dry_run_prints_what_would_be_done_and_writes_nothing(folder, sm, tmp_pa
     assert plain["n_rows"] == 200
 
 
+def test_python_can_look_at_the_plan_before_training(rng):
+    """fit(on_plan=...) gets the columns and the resolved settings; what it raises ends the fit untrained."""
+    seen = []
+
+    def on_plan(encoder, plan) -> None:
+        seen.append((encoder.describe()[0]["kind"], plan.solver))
+        raise StopIteration
+
+    clf = SoftmaxClassifier(hidden_layer_sizes=(4,), solver="adam", random_state=0)
+    with pytest.raises(StopIteration):
+        clf.fit(rng.normal(size=(40, 2)), np.arange(40) % 2, on_plan=on_plan)
+    assert seen == [("number", "adam")]
+    assert not hasattr(clf, "model_")
+
+
 def test_columns_can_be_told(folder, sm):
     """--category, --text and --drop override what a column would be; several names at once or one by one."""
     told = ("--category", "age,income", "--text", "city")
@@ -258,6 +273,72 @@ def test_columns_can_be_told(folder, sm):
     told = ("--drop", "age", "--drop", "city")
     result = sm("fit", folder / "train.csv", "--target", "answer", "--dry-run", "--json", *told)
     assert [c["name"] for c in result.json["columns"]] == ["income"]
+
+
+def leaky_rows(path: Path, n_rows: int = 200) -> Path:
+    """Write people with a number for each row, a column that gives the answer away, and one label slip."""
+    rows = [line.split(",") for line in write_rows(path, n_rows).read_text().splitlines()]
+    told = [[*row[:3], str(i), "a" if row[3] == "yes" else "b", row[3]] for i, row in enumerate(rows[1:])]
+    path.write_text(
+        "\n".join(",".join(row) for row in [["age", "city", "income", "id", "paid", "answer"], *told]) + "\n"
+    )
+    return path
+
+
+def test_fit_warns_of_what_it_sees_in_the_data(sm, tmp_path):
+    """Each finding is one line on standard error, also with --quiet, and in --json; the model is made all the same."""
+    data = leaky_rows(tmp_path / "t.csv")
+    told = ("fit", data, "--target", "answer", "-o", tmp_path / "m", *QUICK)
+    result = sm(*told, "--json", "--quiet")
+    assert result.code == 0
+    kinds = {finding["kind"]: finding["column"] for finding in result.json["findings"]}
+    assert kinds["target_copy"] == "paid"
+    assert kinds["row_identifier"] == "id"
+    assert all(line.startswith("softmaxnet: warning: ") for line in result.err.splitlines())
+    assert "(--drop id)" in result.err
+    assert load_model(tmp_path / "m").n_classes == 2
+    clean = sm(*told, "--force", "--drop", "id,paid", "--json", "--quiet")
+    assert clean.json["findings"] == []
+    assert clean.err == ""
+
+
+def test_dry_run_lists_what_it_sees_in_the_data(sm, tmp_path):
+    """--dry-run prints the findings between the columns and the settings, and as JSON."""
+    data = leaky_rows(tmp_path / "t.csv")
+    result = sm("fit", data, "--target", "answer", "--dry-run")
+    assert result.out.index("found in the data:\n  warning: ") < result.out.index("would be trained:")
+    assert "numbers the rows" in result.out
+    assert result.err == ""
+    found = sm("fit", data, "--target", "answer", "--dry-run", "--json").json["findings"]
+    assert {"row_identifier", "target_copy"} <= {finding["kind"] for finding in found}
+
+
+def test_rows_of_valid_are_looked_at_too(folder, sm, tmp_path):
+    """Validation rows that are training rows are found."""
+    told = ("--valid", folder / "train.csv", "--dry-run", "--json")
+    found = sm("fit", folder / "train.csv", "--target", "answer", *told).json["findings"]
+    assert "rows_in_validation" in {finding["kind"] for finding in found}
+
+
+def test_a_check_that_fails_does_not_stop_the_fit(folder, sm, tmp_path, monkeypatch):
+    """Looking at the data is a service: where it breaks, that is a warning."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("softmaxnet.precheck.look", broken)
+    result = sm("fit", folder / "train.csv", "--target", "answer", "-o", tmp_path / "m", "--quiet", *QUICK)
+    assert result.code == 0
+    assert "warning: the data could not be checked before training (RuntimeError: no)" in result.err
+
+
+def test_faults_of_the_valid_file_are_told_with_its_lines(folder, sm, tmp_path):
+    """A cell of --valid that cannot be read is one of its file, not of TRAIN."""
+    (tmp_path / "v.csv").write_text("age,city,income,answer\n30,oslo,1,yes\n31,oslo,x,no\n")
+    told = ("--valid", tmp_path / "v.csv", "-o", tmp_path / "m")
+    result = sm("fit", folder / "train.csv", "--target", "answer", *told)
+    assert result.code == 3
+    assert "v.csv:3: column 'income': 'x' is not a number" in only_error(result)
 
 
 @pytest.mark.parametrize("flag", ["--number", "--drop"])
@@ -515,6 +596,24 @@ def test_keep_copies_columns_in_front(folder, model, sm):
     assert "Did you mean 'age'?" in only_error(result)
 
 
+def test_kept_cells_are_no_formulas(model, sm, tmp_path):
+    """In CSV a text that begins like a formula gets a ' in front, a number does not; the rest is exact."""
+    cells = ['=cmd("x")', "+1", "-2.5e3", "-x", "@SUM(A1)", "\tx", "plain", "", "a=b", "+49 30"]
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["age", "city", "income", "note"])
+        writer.writerows(["30", "oslo", "1", cell] for cell in cells)
+    told = ("predict", model, tmp_path / "t.csv", "--keep", "note,age")
+    result = sm(*told)
+    expected = ['\'=cmd("x")', "+1", "-2.5e3", "'-x", "'@SUM(A1)", "'\tx", "plain", "", "a=b", "'+49 30"]
+    assert [row["note"] for row in result.rows()] == expected
+    assert {row["age"] for row in result.rows()} == {"30"}
+    assert "note: 5 kept cells that a spreadsheet could take for a formula" in result.err
+    assert [row["note"] for row in sm(*told, "--no-csv-guard").rows()] == cells
+    lines = sm(*told, "--format", "jsonl").out.splitlines()
+    assert [json.loads(line)["note"] or "" for line in lines] == cells
+
+
 def test_keep_refuses_a_name_of_the_output(model, sm, tmp_path):
     """A kept column called like one of the output's is refused rather than lost."""
     (tmp_path / "t.csv").write_text("age,city,income,label\n3,oslo,1,x\n")
@@ -546,7 +645,7 @@ def test_columns_are_matched_by_name(model, sm, tmp_path):
     (tmp_path / "c.csv").write_text("Age,city,income\n30,oslo,1000\n")
     plain, reordered = sm("predict", model, tmp_path / "a.csv"), sm("predict", model, tmp_path / "b.csv")
     assert plain.out == reordered.out
-    assert plain.err == "1 rows predicted\n"
+    assert plain.err == "1 row predicted\n"
     assert "softmaxnet: warning: " in reordered.err
     assert "'extra'" in reordered.err
     assert "'answer'" not in reordered.err
@@ -918,6 +1017,17 @@ def test_a_fit_that_is_stopped_saves_the_best_so_far(number, code, long_fit, tmp
     assert json.loads(done.stdout)["stopped_by"] == "interrupt"
     assert load_model(out, verify=True).n_classes == 2
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "explain"])
+def test_a_command_does_without_pandas(command, folder):
+    """Where pandas is installed, a process of ours does not spend its time on importing it."""
+    told = [sys.executable, "-X", "importtime", "-m", "softmaxnet", command, "model.safetensors", "test.csv"]
+    done = subprocess.run(told, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pyarrow.lib" in loaded
+    assert not {name for name in loaded if name.startswith("pandas.")}
 
 
 @pytest.mark.parametrize(

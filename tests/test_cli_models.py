@@ -240,3 +240,127 @@ def test_predict_sets_names_all_the_ways_to_prepare_a_model(folder, model, sm):
     error = only_error(sm("predict", model, folder / "noisy.csv", "--sets", "0.9"))
     for way in ("softmaxnet calibrate MODEL DATA --sets", "calibrate_sets(X, y)", "--conformal-fraction 0.1"):
         assert way in error
+
+
+# --- explain ------------------------------------------------------------------------------------------------------
+
+
+def test_explain_a_row_is_the_sum_that_python_gives(folder, model, sm):
+    """Baseline and contributions sum to the difference of the logits, and are those of softmaxnet.explain."""
+    from softmaxnet.data.frames import take_rows
+    from softmaxnet.explain import explain
+
+    X, _ = labelled(folder / "noisy.csv")
+    expected = explain(load_model(model), take_rows(X, np.array([17])), versus="runner-up")[0]
+    found = sm("explain", model, folder / "noisy.csv", "--row", 17, "--json").json
+    assert (found["row"], found["label"], found["versus"]) == (17, expected.label, expected.versus)
+    parts = {part["name"]: part["contribution"] for part in found["contributions"]}
+    assert parts == pytest.approx({name: part for name, _, part in expected.top()})
+    assert found["baseline_logit"] + sum(parts.values()) == pytest.approx(found["logit"])
+    text = sm("explain", model, folder / "noisy.csv", "--row", 17).out
+    assert text.startswith(f"row 17: {expected.label} rather than {expected.versus}, probability ")
+    assert "age = " in text
+
+
+def test_explain_asks_for_labels_by_name(folder, model, sm):
+    """--label and --versus name classes; none compares with nothing; --top cuts the list and sums the rest."""
+    result = sm("explain", model, folder / "noisy.csv", "--row", 3, "--label", "no", "--versus", "none", "--json").json
+    assert (result["label"], result["versus"]) == ("no", None)
+    text = sm("explain", model, folder / "noisy.csv", "--row", 3, "--top", 1).out
+    assert "2 other columns" in text
+    result = sm("explain", model, folder / "noisy.csv", "--row", 3, "--label", "perhaps")
+    assert result.code == 2
+    assert "'perhaps' is not a class of this model. Its classes are 'no', 'yes'." in only_error(result)
+
+
+def test_explain_lists_words(sm, tmp_path):
+    """Of a text the words that count most stand below its column."""
+    texts = ["my card was stolen", "the card did not work", "please send money back", "I want my money back"]
+    lines = [f"{text},{topic}" for text, topic in zip(texts, ["card", "card", "money", "money"], strict=True)] * 8
+    (tmp_path / "t.csv").write_text("\n".join(["message,topic", *lines]) + "\n")
+    told = ("--target", "topic", "--text", "message", "--seed", 0, "--max-epochs", 10, "--quiet")
+    assert sm("fit", tmp_path / "t.csv", "-o", tmp_path / "m", *told).code == 0
+    result = sm("explain", tmp_path / "m", tmp_path / "t.csv", "--row", 0, "--top", 2)
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[2].startswith("  message = my card was stolen  ")
+    assert {lines[3].split()[0], lines[4].split()[0]} == {"card", "stolen"}
+
+
+def test_explain_columns_by_permutation(folder, model, sm):
+    """Without --row the columns are ranked on labelled rows, with intervals; what is noise is about 0."""
+    found = sm("explain", model, folder / "noisy.csv", "--json").json
+    names = [column["name"] for column in found["columns"]]
+    assert names[:2] == ["age", "city"]
+    assert found["columns"][0]["low"] > 0
+    assert found["columns"][2]["low"] < 0.01
+    assert found["n_rows"] == 300
+    text = sm("explain", model, folder / "noisy.csv", "--top", 2).out
+    assert "... and 1 more column (--top 3)" in text
+    assert text.splitlines()[3].startswith("  age ")
+
+
+def test_explain_says_what_is_missing(folder, model, sm, tmp_path):
+    """Rows that are not there or cannot be read, and data without labels, end with one line."""
+    result = sm("explain", model, folder / "noisy.csv", "--row", 300)
+    assert result.code == 2
+    assert "It has 300 rows, and they are counted from 0." in only_error(result)
+    (tmp_path / "t.csv").write_text("age,city,note\n30,oslo,1\nx,oslo,1\n1,2\n")
+    assert "t.csv:3: column 'age': 'x' is not a number" in only_error(
+        sm("explain", model, tmp_path / "t.csv", "--row", 1)
+    )
+    assert "t.csv:4: expected 3 cells" in only_error(sm("explain", model, tmp_path / "t.csv", "--row", 2))
+    (tmp_path / "u.csv").write_text("age,city,note\n30,oslo,1\n")
+    error = only_error(sm("explain", model, tmp_path / "u.csv"))
+    assert "'answer'" in error
+    assert "single rows can be explained: --row N" in error
+    assert "add --row N" in only_error(sm("explain", model, tmp_path / "u.csv", "--label", "yes"))
+    text = (folder / "noisy.csv").read_text() + "x,oslo,1,yes\n3,rome,2,perhaps\n"
+    (tmp_path / "v.csv").write_text(text)
+    assert "v.csv:302: column 'age'" in only_error(sm("explain", model, tmp_path / "v.csv"))
+    found = sm("explain", model, tmp_path / "v.csv", "--on-bad-row", "skip", "--json").json
+    assert (found["n_rows"], found["n_bad_rows"], found["n_unseen"]) == (300, 1, 1)
+
+
+# --- export -------------------------------------------------------------------------------------------------------
+
+
+def test_export_gives_the_same_probabilities(folder, model, sm, tmp_path):
+    """The file answers as predict does, and the report says what goes in."""
+    runtime = pytest.importorskip("onnxruntime")
+    out = tmp_path / "m.onnx"
+    report = sm("export", model, "--to", "onnx", "-o", out, "--opset", 17, "--input-dtype", "float64", "--json").json
+    assert (report["opset"], report["inputs"]["age"]["type"]) == (17, "double")
+    assert report["max_difference"] < 1e-5
+    rows = sm("predict", model, folder / "noisy.csv", "--keep", "age,city,note").rows()[:5]
+    feeds = {name: np.array([[float(row[name])] for row in rows]) for name in ("age", "note")}
+    feeds["city"] = np.array([[row["city"]] for row in rows], dtype=object)
+    session = runtime.InferenceSession(str(out))
+    labels, proba = session.run(["label", "probabilities"], feeds)
+    assert labels.tolist() == [row["label"] for row in rows]
+    np.testing.assert_allclose(proba.max(axis=1), [float(row["probability"]) for row in rows], atol=1e-5)
+    text = sm("export", model, "-o", out, "--force", "--part", "network").out
+    assert text.startswith("inputs        dense ")
+    assert "written: " in text
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "text"),
+    [
+        ((), 2, "the file to write must be named. For instance: -o model.onnx."),
+        (("-o", "-"), 2, "not written to standard output"),
+        (("-o", "there"), 2, "the output exists"),
+        (("-o", "m.onnx", "--to", "pickle"), 2, "must be one of onnx. Got 'pickle' instead"),
+        (("-o", "m.onnx", "--opset", "5"), 2, "opset"),
+        (("-o", "no/m.onnx"), 6, "the output's folder does not exist"),
+    ],
+)
+def test_export_refuses_what_cannot_be_meant(told, code, text, model, sm, tmp_path, monkeypatch):
+    """What cannot be meant ends with one line, and nothing is written."""
+    pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").write_text("mine")
+    result = sm("export", model, *told)
+    assert result.code == code
+    assert text in only_error(result)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]

@@ -587,6 +587,38 @@ def test_reading_ahead(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("softmaxnet-read")]
 
 
+def test_slices_are_the_rows_of_the_windows(tmp_path: Path) -> None:
+    """Slices have the rows of the epoch in its order, from any row on; errors arrive, and the thread ends."""
+    source = opened(numbered(tmp_path / "a.parquet", w=np.arange(5000.0)), weights="w", stream_bytes=80_000)
+    order = rows_of(source, 4, 2)
+
+    def prepare(rows: Any) -> tuple[int, list[int], list[float]]:
+        assert threading.current_thread().name == "softmaxnet-read"
+        assert source.classes[rows.y[0]] in ("no", "yes", "who")
+        return rows.first_row, rows.X["row"].to_pylist(), rows.sample_weight.tolist()
+
+    for first in (0, 1, 1234, 4999, 5000):
+        parts = list(source.slices(4, 2, prepare, first_row=first, slice_rows=70))
+        assert [row for _, rows, _ in parts for row in rows] == order[first:]
+        assert all(rows == weights for _, rows, weights in parts)
+        assert [place for place, _, _ in parts] == [
+            first + n for n in np.cumsum([0, *(len(rows) for _, rows, _ in parts[:-1])]) if parts
+        ]
+        assert all(len(rows) <= 70 for _, rows, _ in parts)
+
+    def broken(rows: Any) -> int:
+        if rows.first_row > 1000:
+            raise DataError("a cell that cannot be read")
+        return 1
+
+    with pytest.raises(DataError, match="cannot be read"):
+        list(source.slices(4, 2, broken, slice_rows=70))
+    some = source.slices(4, 2, prepare, slice_rows=70)
+    next(some)
+    some.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("softmaxnet-read")]
+
+
 def test_the_stated_memory_is_kept(tmp_path: Path) -> None:
     """Arrow never holds more than was said, as its own account has it, with windows in use one after the other."""
     rng = np.random.default_rng(0)
@@ -602,6 +634,8 @@ def test_the_stated_memory_is_kept(tmp_path: Path) -> None:
         for rows in source.windows(0, 0):
             time.sleep(0.02)
             del rows
+        n = sum(source.slices(0, 1, lambda rows: len(rows.y), slice_rows=500))
+        assert n == 60_000
     finally:
         pa.set_memory_pool(before)
     assert pool.max_memory() <= source.memory_bytes

@@ -469,8 +469,8 @@ def fit_calibration(
 
     With ``method="auto"`` the candidates race by 5-fold cross-validated log loss on the rows given (folds
     stratified by label, always the same ones): first "none", then "temperature", then, for at most 100
-    classes and at least max(300, 20 n_classes) rows, "matrix". A richer one takes the lead only where its
-    mean gain is above the standard error of that gain. The winner is fitted to all rows. With fewer than 10
+    classes and at least max(300, 20 n_classes) rows, "matrix". A richer one takes the lead only where it
+    gains; the matrix only where its mean gain is above the standard error of that gain. The winner is fitted to all rows. With fewer than 10
     rows it is "none".
 
     Parameters
@@ -522,7 +522,7 @@ def _fit_method(method: str, logits: Floats, labels: Ints, weight: Floats) -> Ca
 
 
 def _race(logits: Floats, labels: Ints, weight: Floats) -> str:
-    """Return the method whose cross-validated log loss is best by more than its standard error."""
+    """Return the method with the lowest cross-validated log loss; the matrix must win by a standard error."""
     n, n_classes = logits.shape
     if n < 2 * _N_FOLDS or n_classes == 1:
         return "none"
@@ -538,7 +538,9 @@ def _race(logits: Floats, labels: Ints, weight: Floats) -> str:
         gain = leader_loss - loss
         mean = float(weight @ gain / weight.sum())
         standard_error = float(np.sqrt((weight**2) @ (gain - mean) ** 2) / weight.sum())
-        if mean > standard_error:
+        # One parameter can hardly overfit, and training has chosen its epoch for the loss after temperature; the
+        # matrix has K^2 of them.
+        if mean > (standard_error if method == "matrix" else 0.0):
             leader, leader_loss = method, loss
     return leader
 

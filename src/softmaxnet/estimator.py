@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,13 +29,23 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from softmaxnet.checkpoint import Checkpoint, Checkpoints, newest
 from softmaxnet.data.frames import as_input
 from softmaxnet.data.labels import encode_labels, lookup_labels
 from softmaxnet.data.split import stratified_holdout
 from softmaxnet.errors import DataError, SoftmaxError, UsageError
 from softmaxnet.features.encoder import FeatureEncoder
 from softmaxnet.features.pictures import picture_shape
-from softmaxnet.fitting import Examples, Fitted, TrainingState, fit_network, operations_per_step, state_of
+from softmaxnet.fitting import (
+    Examples,
+    Fitted,
+    TrainingState,
+    fit_network,
+    keeps_checkpoints,
+    operations_per_step,
+    run_fingerprint,
+    state_of,
+)
 from softmaxnet.machine import has_bfloat16_products, limited_threads, resolve_device, worthwhile_threads
 from softmaxnet.model import SoftmaxModel
 from softmaxnet.model_file import save_model
@@ -119,6 +130,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     temperature_ : float
         T of the calibration; 1 where it has none.
     n_iter_ : int
+    resumed_epochs_ : int
+        How many of them were taken from a checkpoint.
     metrics_ : dict
         ``log_loss`` and ``accuracy`` on held-out rows, None where none were held out.
 
@@ -238,6 +251,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kinds: Mapping[str, str] | None = None,
         reader: Mapping[str, object] | None = None,
         on_epoch: Callable[[dict[str, float]], None] | None = None,
+        on_plan: Callable[[FeatureEncoder, Plan], None] | None = None,
+        checkpoint_folder: str | Path | None = None,
+        resume: bool = False,
     ) -> SoftmaxClassifier:
         """Learn from labelled rows.
 
@@ -257,6 +273,17 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             How the file was read, to be stored in the model.
         on_epoch : callable, optional
             Given each line of the history as it is made.
+        on_plan : callable, optional
+            Given the encoder, which describes every column, and the plan, with every setting resolved, just before
+            training begins. What it raises ends the fit.
+        checkpoint_folder : str or path, optional
+            Where training in batches is kept from time to time (every second at most), to be gone on with by
+            ``resume``. What is there before is removed; what is there at the end is left, to be removed once the model
+            is saved.
+        resume : bool, default=False
+            Go on from the newest checkpoint that is whole, with its seed where ``random_state`` is None; ``fit`` then
+            ends as if it had never stopped, to the bit on one thread. It begins anew where there is none
+            (``resumed_epochs_`` is 0), and refuses one of other rows or settings. Small data and "lbfgs" begin anew.
 
         Returns
         -------
@@ -276,6 +303,10 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         _check_lengths(n_samples, y)
         labels, classes = _checked_labels(y)
         going_on = self.warm_start and self._state is not None
+        if going_on and checkpoint_folder is not None:
+            raise UsageError("checkpoint_folder is for a fit from the beginning, and warm_start goes on with another")
+        if resume and checkpoint_folder is None:
+            raise UsageError("resume needs the checkpoint_folder of the fit that is to go on")
         if going_on and not np.array_equal(classes, self.model_.classes):
             raise UsageError(
                 "warm_start goes on with the classes of the fit before it, and y has others. "
@@ -298,7 +329,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if going_on
             else FeatureEncoder.fit(X, features=self.features, sample_weight=weight, kinds=kinds)
         )
-        seed = self._seed()
+        found = newest(checkpoint_folder) if resume and checkpoint_folder is not None else None
+        seed = self._seed() if found is None or self.random_state is not None else _seed_of(found)
         examples = self._examples(encoder, X, labels, weight, groups)
         for_sets = None
         if self.conformal_fraction:
@@ -309,8 +341,12 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if X_val is None and not (y_val is None and sample_weight_val is None):
             raise UsageError("y_val or sample_weight_val was given without X_val; pass X_val and y_val")
         if X_val is not None:
-            validation = self._validation_examples(encoder, X_val, y_val, sample_weight_val)
-        self._fit(encoder, examples, validation, seed, dict(reader or {}), on_epoch)
+            try:
+                validation = self._validation_examples(encoder, X_val, y_val, sample_weight_val)
+            except DataError as error:
+                error.add_note("in the validation rows X_val, y_val")
+                raise
+        self._fit(encoder, examples, validation, seed, dict(reader or {}), on_epoch, on_plan, checkpoint_folder, found)
         if for_sets is not None:
             self.model_ = self.model_.calibrate_sets(for_sets[0], self.classes_[for_sets[1]])
         return self
@@ -438,6 +474,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed: int,
         reader: dict[str, object],
         on_epoch: Callable[[dict[str, float]], None] | None,
+        on_plan: Callable[[FeatureEncoder, Plan], None] | None = None,
+        checkpoint_folder: str | Path | None = None,
+        found: Checkpoint | None = None,
     ) -> None:
         plan = self._plan(examples, validation)
         if self.warm_start and plan.validation == "folds":
@@ -445,10 +484,19 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             plan = replace(plan, validation="holdout", solver="adam", hidden_layer_sizes=plan.hidden_layer_sizes)
         if self.warm_start and self._state is not None:
             plan = self._same_network(plan)
+        checkpoints = None
+        if checkpoint_folder is not None:
+            about = run_fingerprint(examples, self.classes_, plan, seed, validation)
+            checkpoints = Checkpoints(checkpoint_folder, about, found=found)
+        self.resumed_epochs_ = len(found.history) if found is not None and keeps_checkpoints(plan) else 0
+        if on_plan is not None:
+            on_plan(encoder, plan)
+        if checkpoints is not None and not self.resumed_epochs_:
+            checkpoints.remove()
         self._stream_plan = None
         if not self.warm_start:
             self._state = None
-        self._run(encoder, examples, validation, plan, seed, reader, on_epoch)
+        self._run(encoder, examples, validation, plan, seed, reader, on_epoch, checkpoints)
         if not self.warm_start:
             self._state = None
 
@@ -472,6 +520,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed: int,
         reader: dict[str, object],
         on_epoch: Callable[[dict[str, float]], None] | None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         n_classes = len(self.classes_)
         threads = worthwhile_threads(self.n_jobs, operations_per_step(examples, n_classes, plan))
@@ -485,6 +534,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 on_epoch=_progress(plan.max_epochs, on_epoch) if self.verbose else on_epoch,
                 state=self._state,
                 device=resolve_device(self.device),
+                checkpoints=checkpoints,
             )
         self._state = fitted.state
         self._finish(encoder, fitted, reader)
@@ -661,6 +711,13 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         save_model(self._fitted_model, path, force=force)
 
 
+def _seed_of(found: Checkpoint) -> int:
+    seed = found.fingerprint.get("random_state")
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise UsageError("the checkpoint has no seed", file=str(found.path))
+    return seed
+
+
 def _progress(
     max_epochs: int, then: Callable[[dict[str, float]], None] | None
 ) -> Callable[[dict[str, float]], None]:
@@ -703,6 +760,8 @@ def _is_for_as_input(X: Any) -> bool:
     if isinstance(X, Mapping) or (isinstance(X, list | tuple) and len(X) and all(isinstance(r, Mapping) for r in X)):
         return True
     if type(X).__module__.startswith("torch") or (type(X).__name__, hasattr(X, "collect")) == ("LazyFrame", True):
+        return True
+    if type(X).__name__ == "RecordBatch" and hasattr(X, "to_pydict"):
         return True
     return isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim in (3, 4)
 

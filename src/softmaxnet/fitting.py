@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import numpy as np
 
 from softmaxnet.backward import Parameters
 from softmaxnet.calibration import Calibration, fit_calibration, held_out_log_loss_after_temperature
+from softmaxnet.checkpoint import Checkpoints, arrays_digest
 from softmaxnet.data.split import stratified_folds, stratified_holdout
 from softmaxnet.features.encoded import Encoded
 from softmaxnet.features.pictures import picture_shape
@@ -32,12 +32,20 @@ if TYPE_CHECKING:
     import scipy.sparse
     from numpy.typing import NDArray
 
-__all__ = ["Examples", "Fitted", "TrainingState", "fit_network", "operations_per_step"]
+__all__ = [
+    "Examples",
+    "Fitted",
+    "TrainingState",
+    "fit_network",
+    "keeps_checkpoints",
+    "operations_per_step",
+    "run_fingerprint",
+]
 
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00001)
 """Weight decays of softmax regression that little data chooses from by cross-validation."""
-NETWORK_MARGIN = 0.98
-"""On little data a network must beat softmax regression by this factor, for the choice itself costs something."""
+NETWORK_MARGIN = 2.0
+"""On little data a network must beat softmax regression by this many standard errors: it has more ways to be wrong."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,8 @@ class Fitted:
     n_iter: int
     stopped_by: str
     state: TrainingState | None = None
+    row_losses: NDArray[np.float64] | None = None
+    """Of each row in cross-validation, after the best temperature [nats]; NaN where a row was not held out."""
 
 
 @dataclass
@@ -111,6 +121,7 @@ def fit_network(
     on_epoch: OnEpoch | None = None,
     state: TrainingState | None = None,
     device: str = "cpu",
+    checkpoints: Checkpoints | None = None,
 ) -> Fitted:
     """Train as the plan says and calibrate on the rows that were held out.
 
@@ -126,6 +137,8 @@ def fit_network(
     state : TrainingState, optional
         Where to go on from.
     device : str
+    checkpoints : Checkpoints, optional
+        For training in batches; all rows at once and little data are done before long and start again.
 
     Raises
     ------
@@ -139,7 +152,7 @@ def fit_network(
         held_out = stratified_holdout(labels, plan.validation_fraction, seed, examples.groups)
         if held_out.any() and not held_out.all():
             training, validation = examples.take(~held_out), examples.take(held_out)
-    return _fit_minibatch(training, n_classes, plan, seed, validation, on_epoch, state, device)
+    return _fit_minibatch(training, n_classes, plan, seed, validation, on_epoch, state, device, checkpoints)
 
 
 def operations_per_step(examples: Examples, n_classes: int, plan: Plan) -> float:
@@ -148,6 +161,33 @@ def operations_per_step(examples: Examples, n_classes: int, plan: Plan) -> float
     weights = plan.n_members * sum(a * b for a, b in pairwise(sizes))
     rows = len(examples) if plan.solver == "lbfgs" else min(plan.batch_size, len(examples))
     return 6.0 * rows * weights
+
+
+def keeps_checkpoints(plan: Plan) -> bool:
+    """Return whether a fit by this plan goes on from checkpoints."""
+    return plan.solver != "lbfgs" and plan.validation != "folds"
+
+
+def run_fingerprint(
+    examples: Examples, classes: NDArray[Any], plan: Plan, seed: int, validation: Examples | None
+) -> dict[str, Any]:
+    """Return what a run is a run of, by name: digests of the rows, the seed and every setting."""
+    import softmaxnet
+
+    return {
+        "training rows": arrays_digest([classes, *_arrays(examples)]),
+        "validation rows": None if validation is None else arrays_digest(_arrays(validation)),
+        "version": softmaxnet.__version__,
+        "random_state": seed,
+        **plan.to_dict(),
+    }
+
+
+def _arrays(examples: Examples) -> list[NDArray[Any] | None]:
+    encoded, sparse = examples.encoded, examples.encoded.sparse
+    parts = [] if sparse is None else [sparse.data, sparse.indices, sparse.indptr]
+    scale = np.float64(encoded.dense_scale).reshape(1)
+    return [encoded.dense, scale, *parts, examples.target, examples.weight, examples.groups]
 
 
 def _spec(examples: Examples, n_classes: int, plan: Plan) -> NetworkSpec:
@@ -257,6 +297,7 @@ def _fit_minibatch(
     on_epoch: OnEpoch | None,
     state: TrainingState | None = None,
     device: str = "cpu",
+    checkpoints: Checkpoints | None = None,
 ) -> Fitted:
     import torch
 
@@ -275,6 +316,7 @@ def _fit_minibatch(
         on_epoch=on_epoch,
         optimizer=state.optimizer,
         first_epoch=state.n_epochs,
+        checkpoints=checkpoints,
     )
     state.n_epochs += len(result.history)
     calibration, metrics = Calibration(), _no_metrics()
@@ -354,14 +396,16 @@ def _fit_whole(
         if plan.solver == "lbfgs":
             return linear
     network = _fit_folds(examples, n_classes, plan, seed, folds, on_epoch)
-    if linear is None or _score(network) < NETWORK_MARGIN * _score(linear):
-        return network
-    return linear
+    return network if linear is None or _beats(network, linear, examples) else linear
 
 
-def _score(fitted: Fitted) -> float:
-    loss = fitted.metrics["log_loss"]
-    return math.inf if loss is None else loss
+def _beats(network: Fitted, linear: Fitted, examples: Examples) -> bool:
+    """Whether a network's held-out losses are lower than softmax regression's beyond what chance would explain."""
+    assert network.row_losses is not None
+    assert linear.row_losses is not None
+    both = np.isfinite(network.row_losses) & np.isfinite(linear.row_losses)
+    weight, gain = examples.weight[both], (linear.row_losses - network.row_losses)[both]
+    return float(np.average(gain, weights=weight)) > NETWORK_MARGIN * _standard_error(gain, weight)
 
 
 def canonical(examples: Examples) -> Examples:
@@ -434,14 +478,14 @@ def _cross_validated_regression(
     penalties = PENALTIES if plan.weight_decay is None or plan.solver != "lbfgs" else (plan.weight_decay,)
     held_out = folds >= 0
     logits = _out_of_fold_logits(examples, n_classes, linear, folds, penalties)
-    losses = [_temperature_loss(z[held_out], examples.take(held_out)) for z in logits]
-    best = int(np.argmin(losses))
+    best = _strongest_as_good([_row_losses(z[held_out], examples.take(held_out)) for z in logits], examples, held_out)
     chosen = replace(linear, weight_decay=penalties[best])
     fitted = _fit_full_batch(examples, n_classes, chosen, seed, None)
     rows = examples.take(held_out)
     calibration = _calibrate(logits[best][held_out], rows, plan)
     metrics = _metrics(calibration.transform(logits[best][held_out]), rows)
-    return replace(fitted, calibration=calibration, metrics=metrics)
+    losses = _spread(_row_losses(logits[best][held_out], rows), held_out)
+    return replace(fitted, calibration=calibration, metrics=metrics, row_losses=losses)
 
 
 def _regression_plan(plan: Plan, weight_decay: float | None) -> Plan:
@@ -459,8 +503,39 @@ def _regression_plan(plan: Plan, weight_decay: float | None) -> Plan:
     )
 
 
-def _temperature_loss(logits: NDArray[Any], rows: Examples) -> float:
-    return held_out_log_loss_after_temperature(logits, rows.target, rows.weight)[0]
+def _row_losses(logits: NDArray[Any], rows: Examples) -> NDArray[np.float64]:
+    """Return the log loss of each held-out row after the temperature that is best for them."""
+    _, inverse_temperature = held_out_log_loss_after_temperature(logits, rows.target, rows.weight)
+    log_proba = log_softmax(inverse_temperature * logits)
+    return np.asarray(-log_proba[np.arange(len(rows)), rows.target])
+
+
+def _spread(values: NDArray[np.float64], rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+    out = np.full(len(rows), np.nan)
+    out[rows] = values
+    return out
+
+
+def _strongest_as_good(
+    losses: list[NDArray[np.float64]], examples: Examples, held_out: NDArray[np.bool_]
+) -> int:
+    """Return the place of the strongest penalty that is no worse than the best by more than a standard error.
+
+    On separable rows weak penalties differ by little but how far the weights run away, which a few hundred rows cannot
+    tell: the one-standard-error rule of Breiman et al. (1984), on the paired differences.
+    """
+    weight = examples.weight[held_out]
+    means = [float(np.average(loss, weights=weight)) for loss in losses]
+    best = int(np.argmin(means))
+    for place in range(best):
+        if means[place] - means[best] <= _standard_error(losses[place] - losses[best], weight):
+            return place
+    return best
+
+
+def _standard_error(difference: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    mean = np.average(difference, weights=weight)
+    return float(np.sqrt((weight**2) @ (difference - mean) ** 2) / weight.sum())
 
 
 def _out_of_fold_logits(
@@ -523,4 +598,5 @@ def _fit_folds(
         _metrics(calibration.transform(logits[known]), held_out),
         len(result.history),
         result.stopped_by,
+        row_losses=_spread(_row_losses(logits[known], held_out), known),
     )

@@ -223,7 +223,9 @@ def _hidden(shape: DataShape, text: bool) -> tuple[int, ...]:
         return (256,)
     if shape.n_rows <= SMALL_ROWS:
         return (64, 64)
-    return (512, 512) if _is_large_picture(shape) else (128, 128, 128)
+    if shape.picture:
+        return (512, 512) if _is_large_picture(shape) else (128, 128)
+    return (128, 128, 128)
 
 
 def _is_large_picture(shape: DataShape) -> bool:

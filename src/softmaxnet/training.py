@@ -22,8 +22,9 @@ import numpy as np
 
 from softmaxnet.backward import BackwardPass, Parameters, ScaledSpec, SparseBatch, drop_tokens
 from softmaxnet.calibration import held_out_log_loss_after_temperature
+from softmaxnet.checkpoint import Checkpoint, Checkpoints
 from softmaxnet.data.epoch_plan import batch_bounds, epoch_order
-from softmaxnet.errors import TrainingDivergedError
+from softmaxnet.errors import TrainingDivergedError, UsageError
 from softmaxnet.network import NetworkSpec, forward
 from softmaxnet.optimizer import Optimizer, learning_rate_factor
 from softmaxnet.softmax import soft_cross_entropy
@@ -135,6 +136,7 @@ def train(
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     optimizer: Optimizer | None = None,
     first_epoch: int = 0,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Train in place and return the parameters of the best epoch (of the last one where nothing is validated).
 
@@ -153,9 +155,14 @@ def train(
         To go on from (warm start); a new one otherwise.
     first_epoch : int
         Where to go on in the order of rows.
+    checkpoints : Checkpoints, optional
+        Where the run is kept from time to time at the end of an epoch. One that was found there is gone on with, and
+        the run ends as if it had never stopped: to the bit where one thread computes.
 
     Raises
     ------
+    UsageError
+        Where the checkpoint found is of another network.
     TrainingDivergedError
         Where the loss is not finite at the learning rate asked for and at three halvings of it.
     """
@@ -168,10 +175,13 @@ def train(
     )
     run = _Run(parameters, rows, schedule, state, seed, compute_dtype)
     result = TrainingResult(parameters.flat, parameters.table)
-    best = math.inf
-    started = time.monotonic()
+    if checkpoints is not None and (found := checkpoints.take()) is not None:
+        _go_on(found, run, result)
+    scores = [line["validation_log_loss"] for line in result.history if "validation_log_loss" in line]
+    best = min(scores, default=math.inf)
+    started = time.monotonic() - (result.history[-1]["seconds"] if result.history else 0.0)
     try:
-        for epoch in range(first_epoch, first_epoch + schedule.max_epochs):
+        for epoch in range(first_epoch + len(result.history), first_epoch + schedule.max_epochs):
             line = run.epoch_with_retries(epoch, first_epoch)
             if validator is not None:
                 line |= validator.score(parameters, state.averaged(), parameters.table)
@@ -188,6 +198,8 @@ def train(
                 result.stopped_by = "early_stopping"
             if schedule.max_seconds is not None and line["seconds"] >= schedule.max_seconds:
                 result.stopped_by = "max_seconds"
+            if checkpoints is not None and checkpoints.is_due():
+                checkpoints.save(*_kept(run, result, validator is not None))
             if on_epoch is not None:
                 on_epoch(line)
             if result.stopped_by != "max_epochs":
@@ -387,27 +399,66 @@ class _Backup:
     """The state at the start of an epoch, to go back to."""
 
     def __init__(self, parameters: Parameters, optimizer: Optimizer) -> None:
-        self.tensors = [tensor.clone() for tensor in _state(parameters, optimizer)]
+        self.tensors = {name: tensor.clone() for name, tensor in _state(parameters, optimizer).items()}
         self.n_steps = optimizer.n_steps
 
     def restore(self, parameters: Parameters, optimizer: Optimizer) -> None:
         """Copy the state back."""
-        for tensor, old in zip(_state(parameters, optimizer), self.tensors, strict=True):
-            tensor.copy_(old)
+        for name, tensor in _state(parameters, optimizer).items():
+            tensor.copy_(self.tensors[name])
         optimizer.n_steps = self.n_steps
 
 
-def _state(parameters: Parameters, optimizer: Optimizer) -> list[Tensor]:
-    every = (
-        parameters.flat,
-        parameters.table,
-        optimizer.first,
-        optimizer.second,
-        optimizer.count,
-        optimizer.average,
-        optimizer.table_squares,
-    )
-    return [tensor for tensor in every if tensor is not None]
+def _state(parameters: Parameters, optimizer: Optimizer) -> dict[str, Tensor]:
+    every = {
+        "flat": parameters.flat,
+        "table": parameters.table,
+        "first": optimizer.first,
+        "second": optimizer.second,
+        "count": optimizer.count,
+        "average": optimizer.average,
+        "table_squares": optimizer.table_squares,
+    }
+    return {name: tensor for name, tensor in every.items() if tensor is not None}
+
+
+def _kept(
+    run: _Run, result: TrainingResult, is_validated: bool
+) -> tuple[dict[str, np.ndarray], dict[str, float], list[dict[str, float]]]:
+    """Return what :meth:`Checkpoints.save` takes: all that the epochs to come depend on."""
+    tensors = _state(run.parameters, run.optimizer)
+    if is_validated:  # otherwise the last parameters are kept, which are there already
+        tensors |= {"best.flat": result.flat} | ({} if result.table is None else {"best.table": result.table})
+    state = {
+        "best_epoch": result.best_epoch,
+        "n_steps": run.optimizer.n_steps,
+        "rate_factor": run.rate_factor,
+    }
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}, state, result.history
+
+
+def _go_on(found: Checkpoint, run: _Run, result: TrainingResult) -> None:
+    """Put everything back as it was when the checkpoint was written."""
+    import torch
+
+    into = _state(run.parameters, run.optimizer)
+    best = {name: tensor for name, tensor in found.tensors.items() if name.startswith("best.")}
+    if best:
+        result.flat = torch.empty_like(run.parameters.flat)
+        into["best.flat"] = result.flat
+        if run.parameters.table is not None:
+            into["best.table"] = result.table = torch.empty_like(run.parameters.table)
+    if {name: tuple(tensor.shape) for name, tensor in into.items()} != {
+        name: array.shape for name, array in found.tensors.items()
+    } or not {"best_epoch", "n_steps", "rate_factor"} <= set(found.state):
+        raise UsageError("the checkpoint is of another network", file=str(found.path))
+    for name, tensor in into.items():
+        tensor.copy_(torch.from_numpy(np.array(found.tensors[name])))
+    found.tensors.clear()  # they are as large as the run itself
+    result.history.extend(found.history)
+    result.best_epoch = int(found.state["best_epoch"])
+    run.optimizer.n_steps = int(found.state["n_steps"])
+    run.rate_factor = float(found.state["rate_factor"])
 
 
 @dataclass
@@ -444,6 +495,11 @@ class Validator:
         known = _known_rows(self.rows)
         if known is not None:
             logits, labels, weight = logits[known], labels[known], weight[known]
+        if not np.isfinite(logits).all():
+            raise TrainingDivergedError(
+                "the logits of the validation rows are not finite",
+                hint="Look for huge numbers among the features (features='auto' scales them) or lower learning_rate.",
+            )
         if labels.ndim == 2:
             return {
                 "validation_log_loss": float(soft_cross_entropy(logits, labels, sample_weight=weight)),

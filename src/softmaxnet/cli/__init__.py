@@ -6,8 +6,9 @@
     terminal    messages to standard error, results to standard output
     signals     Ctrl-C and SIGTERM
     files       checks of outputs, errors about rows told with file and line
+    labelled    reading rows that have labels
     tables      columns and settings for a person
-    fit predict evaluate models doctor    the commands
+    fit predict evaluate calibrate explain export models show doctor    the commands
     program     main: exit codes, and one line for every error
     reference   docs/cli.md from the tables
 

@@ -14,7 +14,7 @@ import numpy as np
 from softmaxnet.cli.files import checked_output, feature_columns, located, require_data
 from softmaxnet.cli.labelled import read_labelled, readable_rows, refuse_all_unseen, warn_of_rows
 from softmaxnet.cli.signals import Interrupts
-from softmaxnet.cli.terminal import Terminal, aligned
+from softmaxnet.cli.terminal import Terminal, aligned, counted
 from softmaxnet.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _shares(args: argparse.Namespace, rows: _Rows, data: Dataset) -> tuple[_Rows
     if len(rows) < needed:
         parts = ", half of them for the sets" if both else ""
         raise DataError(
-            f"{len(rows):,} rows can be used; at least {needed} are needed{parts}.",
+            f"{counted(len(rows), 'row')} can be used; at least {needed} are needed{parts}.",
             file=data.source,
             hint="Rows count whose label is one of the model's classes and whose weight is not 0.",
         )
@@ -205,22 +205,22 @@ def _about_sets(sets: PredictionSets, n_rows: int) -> dict[str, Any]:
 
 
 def _text(result: dict[str, Any]) -> str:
-    lines: list[tuple[str, ...]] = []
+    lines: list[tuple[str, str]] = []
     if "calibration" in result:
-        rows = f"on {result['n_calibration_rows']:,} rows"
+        rows = f"on {counted(result['n_calibration_rows'], 'row')}"
         before, after = (
             f"{result[f'calibration{part}']}, temperature {result[f'temperature{part}']:.4g}"
             for part in ("_before", "")
         )
         lines += [
-            ("log loss", f"{result['log_loss_before']:.4f} -> {result['log_loss']:.4f}", f"{rows}, in nats"),
-            ("accuracy", f"{result['accuracy_before']:.4f} -> {result['accuracy']:.4f}", ""),
-            ("calibration", f"{before} -> {after}", ""),
+            ("log loss", f"{result['log_loss_before']:.4f} -> {result['log_loss']:.4f}, in nats, {rows}"),
+            ("accuracy", f"{result['accuracy_before']:.4f} -> {result['accuracy']:.4f}"),
+            ("calibration", f"{before} -> {after}"),
         ]
     if "sets" in result:
         sets = result["sets"]
         kind = f"{sets['method']}, per class" if sets["per_class"] else sets["method"]
-        lines.append(("prediction sets", f"{kind}, up to a coverage of {_floor(sets['max_coverage'])}", ""))
+        lines.append(("prediction sets", f"{kind}, up to a coverage of {_floor(sets['max_coverage'])}"))
     return aligned(lines, widest=100) + f"\nwritten: {result['model']}"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import glob
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 from softmaxnet.cli.files import checked_output, feature_columns, located, require_data
 from softmaxnet.cli.options import PARAMETERS
 from softmaxnet.cli.signals import Interrupts
-from softmaxnet.cli.tables import column_table, plan_text
-from softmaxnet.cli.terminal import Progress, Terminal, duration
+from softmaxnet.cli.tables import column_table, findings_text, plan_text
+from softmaxnet.cli.terminal import Progress, Terminal, counted, duration
 from softmaxnet.errors import DataError, SoftmaxError, UsageError
 
 if TYPE_CHECKING:
     from softmaxnet.data.dataset import Dataset
     from softmaxnet.estimator import SoftmaxClassifier
     from softmaxnet.features.encoder import FeatureEncoder
+    from softmaxnet.precheck import Finding
     from softmaxnet.recipe import Plan
 
 __all__ = ["run"]
@@ -31,35 +34,72 @@ class _DryRun(Exception):
     """Training would begin here."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """What is learned from: the file as it was read, its columns without dropped ones, the rows of --valid."""
+
+    data: Dataset
+    X: Any
+    valid: Dataset | None
+
+
 def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) -> int:
     """Fit, save and report; 130 or 143 where a signal ended the training early."""
     kinds = _kinds(args)
-    out = _output(args)
+    force = args.force or _is_resumable(args)
+    out = _output(args, force=force)
     if args.train == args.valid == "-":
         raise UsageError("TRAIN and --valid cannot both be standard input.")
     for path in (args.train, args.valid):
         require_data(path)
-    data = _read(args)
+    rows = _rows(args, kinds, terminal)
+    clf = _classifier(args, rows.data.y)
+    findings: list[Finding] = []
     started = time.monotonic()
     with terminal.progress() as progress:
-        clf = _classifier(args, data.y, _announcement(args, terminal, progress, data))
         try:
-            _fit(clf, args, data, kinds, terminal, progress)
+            _fit(clf, args, rows, kinds, progress, _announcement(args, terminal, progress, rows, findings, clf))
         except _DryRun:
             return 0
     with interrupts.deferred():
         from softmaxnet.model_file import save_model
 
         assert out is not None
-        save_model(clf.model_, out, force=args.force)
-    _report(clf, data, str(out), time.monotonic() - started, terminal)
+        save_model(clf.model_, out, force=force)
+        _clean_up(args, out)
+    _report(clf, rows.data, str(out), time.monotonic() - started, findings, terminal)
     return interrupts.exit_code
+
+
+def _checkpoint_folder(args: argparse.Namespace) -> Path | None:
+    """Return ``OUT.ckpt``."""
+    return None if args.out is None else Path(os.path.expanduser(args.out) + ".ckpt")
+
+
+def _is_resumable(args: argparse.Namespace) -> bool:
+    """Whether a run is to be gone on with that was allowed to write OUT, and may have come as far as that."""
+    from softmaxnet.checkpoint import generations
+
+    folder = _checkpoint_folder(args)
+    return bool(args.resume and folder is not None and generations(folder))
+
+
+def _clean_up(args: argparse.Namespace, out: Path) -> None:
+    """Remove the checkpoints, and the half-written model of a run that was killed and gone on with."""
+    from softmaxnet.checkpoint import remove
+
+    folder = _checkpoint_folder(args)
+    if folder is not None:
+        remove(folder)
+    if args.resume:
+        for path in out.parent.glob(f".{glob.escape(out.name[:100])}.????????.tmp"):
+            path.unlink(missing_ok=True)
 
 
 # --- before training --------------------------------------------------------------------------------------------
 
 
-def _output(args: argparse.Namespace) -> Path | None:
+def _output(args: argparse.Namespace, *, force: bool) -> Path | None:
     if args.out is None:
         if args.dry_run:
             return None
@@ -67,7 +107,7 @@ def _output(args: argparse.Namespace) -> Path | None:
     if args.out == "-":
         raise UsageError("a model is not written to standard output; name a file with -o.")
     inputs = [args.train] + ([args.valid] if args.valid else [])
-    return checked_output(args.out, force=args.force, inputs=inputs)
+    return checked_output(args.out, force=force, inputs=inputs)
 
 
 def _kinds(args: argparse.Namespace) -> dict[str, str]:
@@ -106,6 +146,21 @@ def _read(args: argparse.Namespace) -> Dataset:
     return data
 
 
+def _rows(args: argparse.Namespace, kinds: dict[str, str], terminal: Terminal) -> _Rows:
+    """Read the rows to learn from, and those of --valid."""
+    from softmaxnet.features.columns import check_kinds
+
+    data = _read(args)
+    X = data.X
+    check_kinds(kinds, getattr(X, "column_names", None))
+    dropped = list(dict.fromkeys(args.drop))
+    if dropped:
+        X = X.drop_columns(dropped)
+        if not X.num_columns:
+            raise UsageError("--drop leaves no column to learn from.")
+    return _Rows(data, X, _read_valid(args, data, X, terminal) if args.valid else None)
+
+
 def _read_valid(args: argparse.Namespace, data: Dataset, X: Any, terminal: Terminal) -> Dataset:
     """Read the rows of --valid, with the columns of the training rows in their order."""
     import numpy as np
@@ -140,7 +195,9 @@ def _read_valid(args: argparse.Namespace, data: Dataset, X: Any, terminal: Termi
         except DataError as error:
             raise located(error, valid) from None
         if extra:
-            terminal.warn(f"{args.valid}: {len(extra)} columns that {args.train} lacks are ignored: {', '.join(extra)}")
+            terminal.warn(
+                f"{args.valid}: {counted(len(extra), 'column')} that {args.train} lacks, left out: {', '.join(extra)}"
+            )
         rows = rows.select(order)
     lines = None if valid.row_lines is None else valid.row_lines[keep]
     weight = None if valid.sample_weight is None else valid.sample_weight[keep]
@@ -150,31 +207,14 @@ def _read_valid(args: argparse.Namespace, data: Dataset, X: Any, terminal: Termi
     )
 
 
-def _classifier(
-    args: argparse.Namespace, y: Any, announce: Callable[[FeatureEncoder, Plan], None]
-) -> SoftmaxClassifier:
-    """Return an unfitted classifier with the parameters of the command line, which announces what it will train."""
+def _classifier(args: argparse.Namespace, y: Any) -> SoftmaxClassifier:
+    """Return an unfitted classifier with the parameters of the command line."""
     from softmaxnet.estimator import SoftmaxClassifier
 
-    class Announcing(SoftmaxClassifier):
-        in_validation = False
-
-        def _fit(self, encoder: Any, examples: Any, validation: Any, *rest: Any) -> None:
-            announce(encoder, self._plan(examples, validation))
-            super()._fit(encoder, examples, validation, *rest)
-
-        def _validation_examples(self, *rest: Any) -> Any:
-            self.in_validation = True
-            try:
-                return super()._validation_examples(*rest)
-            finally:
-                self.in_validation = False
-
-    Announcing.__name__ = SoftmaxClassifier.__name__
     given = {p.name: getattr(args, p.name) for p in PARAMETERS if hasattr(args, p.name)}
     if isinstance(given.get("class_weight"), dict):
         given["class_weight"] = _typed_labels(given["class_weight"], y)
-    return Announcing(**given)
+    return SoftmaxClassifier(**given)
 
 
 def _typed_labels(weights: dict[str, float], y: Any) -> dict[Any, float]:
@@ -192,51 +232,84 @@ def _typed_labels(weights: dict[str, float], y: Any) -> dict[Any, float]:
 
 
 def _announcement(
-    args: argparse.Namespace, terminal: Terminal, progress: Progress, data: Dataset
+    args: argparse.Namespace,
+    terminal: Terminal,
+    progress: Progress,
+    rows: _Rows,
+    findings: list[Finding],
+    clf: SoftmaxClassifier,
 ) -> Callable[[FeatureEncoder, Plan], None]:
-    """Return what is called just before training: it shows the columns and the plan."""
+    """Return what is called just before training: it shows the columns, what was found in the data, and the plan."""
 
     def announce(encoder: FeatureEncoder, plan: Plan) -> None:
         columns, settings = encoder.describe(), plan.to_dict()
+        if not args.dry_run:
+            terminal.say(f"{counted(rows.data.n_rows, 'row')} of {rows.data.source}\n{column_table(columns)}")
+        findings.extend(_findings(rows, encoder, terminal))
         if args.dry_run:
-            text = f"{column_table(columns, all_rows=True)}\n\n{plan_text(settings)}"
-            terminal.answer(text, {"n_rows": data.n_rows, "columns": columns, "training": settings})
+            text = f"{column_table(columns, all_rows=True)}\n\n{findings_text(findings)}{plan_text(settings)}"
+            found = [finding.to_dict() for finding in findings]
+            about = {"n_rows": rows.data.n_rows, "columns": columns, "findings": found, "training": settings}
+            terminal.answer(text, about)
             raise _DryRun
-        terminal.say(f"{data.n_rows:,} rows of {data.source}\n{column_table(columns)}")
+        for finding in findings:
+            (terminal.warn if finding.severity == "warning" else terminal.note)(finding.message)
+        if args.resume:
+            terminal.say(
+                f"going on after epoch {clf.resumed_epochs_}"
+                if clf.resumed_epochs_
+                else f"no checkpoint to go on from in {_checkpoint_folder(args)}: training starts from the beginning"
+            )
         progress.begin(plan.max_epochs if plan.solver == "adam" else None, plan.max_seconds)
 
     return announce
+
+
+def _findings(rows: _Rows, encoder: FeatureEncoder, terminal: Terminal) -> list[Finding]:
+    """Return what is wrong with the data as far as it can be seen; that is never a reason not to train."""
+    from softmaxnet.data.labels import encode_labels, lookup_labels
+    from softmaxnet.precheck import look
+
+    data, valid = rows.data, rows.valid
+    try:
+        labels, classes = encode_labels(data.y)
+        return look(
+            rows.X,
+            labels,
+            classes,
+            sample_weight=data.sample_weight,
+            groups=data.groups,
+            X_val=None if valid is None else valid.X,
+            y_val=None if valid is None else lookup_labels(valid.y, classes),
+            encoder=encoder,
+        )
+    except Exception as error:  # whatever it is, the training itself may well succeed
+        terminal.warn(f"the data could not be checked before training ({type(error).__name__}: {error})")
+        return []
 
 
 # --- training and after -----------------------------------------------------------------------------------------
 
 
 def _fit(
-    clf: Any,
+    clf: SoftmaxClassifier,
     args: argparse.Namespace,
-    data: Dataset,
+    rows: _Rows,
     kinds: dict[str, str],
-    terminal: Terminal,
     progress: Progress,
+    announce: Callable[[FeatureEncoder, Plan], None],
 ) -> None:
     """Fit; errors about rows are told with file and line."""
     import numpy as np
 
-    from softmaxnet.features.columns import check_kinds
-
-    X = data.X
-    check_kinds(kinds, getattr(X, "column_names", None))
+    data, valid = rows.data, rows.valid
+    folder = _checkpoint_folder(args)
     dropped = list(dict.fromkeys(args.drop))
-    if dropped:
-        X = X.drop_columns(dropped)
-        if not X.num_columns:
-            raise UsageError("--drop leaves no column to learn from.")
-    valid = _read_valid(args, data, X, terminal) if args.valid else None
     reader = {**data.reader, "target": args.target, "weights": args.weights, "group": args.group, "drop": dropped}
     given = None if data.sample_weight is None else np.flatnonzero(data.sample_weight > 0)
     try:
         clf.fit(
-            X,
+            rows.X,
             data.y,
             data.sample_weight,
             None if valid is None else valid.X,
@@ -246,9 +319,12 @@ def _fit(
             groups=data.groups,
             reader={name: value for name, value in reader.items() if value not in (None, [])},
             on_epoch=progress.epoch,
+            on_plan=announce,
+            checkpoint_folder=folder,
+            resume=args.resume and folder is not None,
         )
     except DataError as error:
-        if valid is not None and clf.in_validation:
+        if valid is not None and any("X_val" in note for note in getattr(error, "__notes__", ())):
             raise located(error, valid) from None
         raise located(error, data, given) from None
     except ValueError as error:
@@ -267,7 +343,9 @@ def _of_sklearn(error: BaseException) -> bool:
     return module.startswith("sklearn.")
 
 
-def _report(clf: Any, data: Dataset, out: str, seconds: float, terminal: Terminal) -> None:
+def _report(
+    clf: SoftmaxClassifier, data: Dataset, out: str, seconds: float, findings: list[Finding], terminal: Terminal
+) -> None:
     metrics = clf.metrics_
     loss, accuracy = metrics.get("log_loss"), metrics.get("accuracy")
     result = {
@@ -282,11 +360,12 @@ def _report(clf: Any, data: Dataset, out: str, seconds: float, terminal: Termina
         "n_rows": data.n_rows,
         "n_bad_rows": len(data.bad_rows),
         "n_classes": len(clf.classes_),
+        "findings": [finding.to_dict() for finding in findings],
         "settings": clf.model_.settings,
     }
     if data.bad_rows:
         first = data.bad_rows[0]
-        terminal.warn(f"{len(data.bad_rows)} rows could not be read and were skipped, first line {first.line}")
+        terminal.warn(f"{counted(len(data.bad_rows), 'row')} could not be read and left out, first line {first.line}")
     if terminal.json:
         terminal.answer("", result)
     scores = (

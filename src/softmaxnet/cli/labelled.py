@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from softmaxnet.cli.files import bad_cell_text, role
+from softmaxnet.cli.terminal import counted
 from softmaxnet.errors import DataError
 
 if TYPE_CHECKING:
@@ -87,4 +88,4 @@ def warn_of_rows(
             f"({examples_of_unseen(model, data)}): {consequence}"
         )
     if n_bad_rows:
-        terminal.warn(f"{n_bad_rows:,} rows could not be read and were skipped")
+        terminal.warn(f"skipped, as they cannot be read: {counted(n_bad_rows, 'row')}")

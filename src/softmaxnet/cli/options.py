@@ -204,6 +204,14 @@ def proportion(text: str) -> float:
     return value
 
 
+def counting(text: str) -> int:
+    """Return a whole number of at least 0."""
+    value = integer(text)
+    if value < 0:
+        raise _refuse(text, "a whole number of at least 0")
+    return value
+
+
 def positive(text: str) -> int:
     """Return a whole number of at least 1."""
     value = integer(text)
@@ -377,6 +385,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--target",), "the column that holds the labels; not for data that carry them", "COL", once=True),
             Option(("-o",), "the model file to write, such as model.safetensors", "MODEL"),
             FORCE,
+            Option(("--resume",), "go on with a fit that was cut off, from its checkpoints in MODEL.ckpt"),
             Option(("--valid",), "rows to stop and calibrate by, in place of some of TRAIN", "FILE"),
             Option(("--number",), "columns to be read as numbers", "COL,...", columns, adds=True),
             Option(("--category",), "columns to be read as categories", "COL,...", columns, adds=True),
@@ -409,6 +418,7 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--top",), "write the K most probable labels: label_1, probability_1, ...", "K", positive),
             Option(("--sets",), "also write the set of labels that holds the true one this often", "COVERAGE", share),
             Option(("--keep",), "columns of the data to copy in front", "COL,...", columns, adds=True),
+            Option(("--no-csv-guard",), "copy texts that begin like a formula to CSV as they are, with no ' in front"),
             Option(
                 ("--format",),
                 "csv, jsonl or parquet; by default from the ending of OUT, else csv",
@@ -474,6 +484,60 @@ COMMANDS: tuple[Command, ...] = (
             "softmaxnet calibrate species.safetensors held-out.csv --sets -o with-sets.safetensors",
         ),
         "MODEL [DATA] -o NEW [options]",
+    ),
+    Command(
+        "explain",
+        "tell which columns a model lives on, or with --row why one row got its probabilities",
+        (
+            MODEL,
+            Option(("DATA",), DATA_HELP + "; with labels where --row is not given; by default -", default="-"),
+            Option(("--row",), "the row to explain, counted from 0", "N", counting),
+            Option(("--label",), "with --row: the label in question; by default the most probable one", "LABEL"),
+            Option(
+                ("--versus",),
+                "with --row: the label to compare with, or none; by default the most probable other one",
+                "LABEL",
+            ),
+            Option(("--top",), "list only so many columns, and words of each; in text 10 by default", "K", positive),
+            TARGET,
+            Option(("--weights",), "column with the weight of each row", "COL"),
+            READER,
+            ON_BAD_ROW,
+            JSON,
+        ),
+        (
+            "softmaxnet explain species.safetensors test.csv",
+            "softmaxnet explain species.safetensors test.csv --row 17 --top 5",
+        ),
+        "MODEL [DATA] [options]",
+    ),
+    Command(
+        "export",
+        "write a model for programs that do not know this one",
+        (
+            MODEL,
+            Option(("-o",), "the file to write, such as model.onnx", "FILE"),
+            Option(("--to",), "onnx", "FORMAT", word("onnx"), default="onnx"),
+            Option(
+                ("--part",),
+                "model: from raw columns on; network: rows are encoded outside, as they must be where there is text",
+                "NAME",
+                word("model", "network"),
+                default="model",
+            ),
+            Option(("--opset",), "operator set, 13 or more; 18 by default, 20 with dates", "N", positive),
+            Option(
+                ("--input-dtype",),
+                "of numbers: auto, float32 or float64",
+                "NAME",
+                word("auto", "float32", "float64"),
+                default="auto",
+            ),
+            FORCE,
+            JSON,
+        ),
+        ("softmaxnet export species.safetensors --to onnx -o species.onnx",),
+        "MODEL -o FILE [options]",
     ),
     Command(
         "inspect",

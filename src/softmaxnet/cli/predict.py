@@ -17,7 +17,7 @@ from softmaxnet.cli.files import (
     require_data,
 )
 from softmaxnet.cli.signals import Interrupts
-from softmaxnet.cli.terminal import Terminal, require_stdout
+from softmaxnet.cli.terminal import Terminal, counted, require_stdout
 from softmaxnet.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) ->
         args.data, part="test", reader={**model.reader, **dict(args.reader)}, on_bad_row="keep", need_target=False
     )
     kept = _kept(data, args.keep)
+    n_guarded = _guard(kept) if as_text and not args.no_csv_guard else 0
     predictions = _Predictions(model, data, proba=args.proba, top=args.top, coverage=args.sets)
     columns = predictions.columns(as_text=as_text)
     clash = [name for name in kept if name in columns]
@@ -55,6 +56,11 @@ def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) ->
         raise UsageError(f"--keep {clash[0]}: the output has a column of that name itself; rename it in the data.")
     write_columns(args.out, {**kept, **columns}, format=args.format, force=args.force)
     terminal.say(predictions.summary(args.out))
+    if n_guarded:
+        terminal.note(
+            f"{counted(n_guarded, 'kept cell')} that a spreadsheet could take for a formula begin with an added ' "
+            "(--no-csv-guard leaves them as they are)"
+        )
     return 0
 
 
@@ -85,6 +91,30 @@ def _kept(data: Dataset, names: list[str]) -> dict[str, Any]:
         if name not in known:
             raise UsageError(f"--keep: the data have no column {name!r}.", hint=nearest(name, known) or None)
     return {name: data.X.column(name) for name in names}
+
+
+def _guard(kept: dict[str, Any]) -> int:
+    """Put a ' in front of texts that a spreadsheet would run as formulas; return how many there were.
+
+    Those that begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return, and are no numbers.
+    """
+    import pyarrow.compute as pc
+
+    from softmaxnet.features.arrow import NUMBER, decoded, is_text, whole
+
+    n_guarded = 0
+    for name, column in kept.items():
+        texts = decoded(whole(column))
+        if not is_text(texts.type):
+            continue
+        begins = pc.match_substring_regex(texts, r"^[=+\-@\t\r]").to_pylist()
+        number = pc.match_substring_regex(pc.utf8_trim_whitespace(texts), NUMBER).to_pylist()
+        risky = [a and not b for a, b in zip(begins, number, strict=True)]
+        if any(risky):
+            cells = zip(texts.to_pylist(), risky, strict=True)
+            kept[name] = [f"'{text}" if is_risky else text for text, is_risky in cells]
+            n_guarded += sum(map(bool, risky))
+    return n_guarded
 
 
 class _Predictions:
@@ -173,7 +203,7 @@ class _Predictions:
 
     def summary(self, out: str) -> str:
         """Return what there is to know besides the rows, in a line or two."""
-        text = f"{self.data.n_rows:,} rows predicted" + ("" if out == "-" else f", written: {out}")
+        text = f"{counted(self.data.n_rows, 'row')} predicted" + ("" if out == "-" else f", written: {out}")
         if self.errors:
             first = self.errors[min(self.errors)]
             text += f"\n{len(self.errors):,} of them could not be read and are empty, the first: {first}"

@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     4
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:  # the process is ours alone
+        sys.meta_path.insert(0, _NoPandas())
     terminal = Terminal(json="--json" in given, quiet="--quiet" in given)
     interrupts = Interrupts()
     with interrupts:
@@ -50,6 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             terminal.fail(f"standard output cannot be written: {error.strerror or error}")
             code = ResourceError.exit_code
     return code
+
+
+class _NoPandas:
+    """An import finder that says that pandas is not installed.
+
+    pyarrow imports pandas, where it is there, to see whether an argument is one of its objects. No command has any,
+    and for a few rows that import would take longer than all the rest.
+    """
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Refuse pandas and leave everything else to the finders that follow."""
+        if name == "pandas":
+            raise ModuleNotFoundError("the command line does without pandas", name=name)
 
 
 def _guarded(given: list[str], terminal: Terminal, interrupts: Interrupts) -> int:
@@ -130,6 +145,10 @@ def _command(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupt
         from softmaxnet.cli.evaluate import run
     elif args.command == "calibrate":
         from softmaxnet.cli.calibrate import run
+    elif args.command == "explain":
+        from softmaxnet.cli.explain import run
+    elif args.command == "export":
+        from softmaxnet.cli.export import run
     elif args.command == "inspect":
         from softmaxnet.cli.models import run_inspect as run
     elif args.command == "verify":

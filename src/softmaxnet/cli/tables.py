@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from softmaxnet.cli.terminal import aligned
+from softmaxnet.cli.terminal import aligned, one_line
 
-__all__ = ["column_table", "plan_text"]
+if TYPE_CHECKING:
+    from softmaxnet.precheck import Finding
+
+__all__ = ["column_table", "findings_text", "plan_text"]
 
 SHOWN_COLUMNS = 30
 
@@ -48,6 +51,14 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     """Return the resolved settings, one a line, under the names of the parameters."""
     rows = [(name, _setting(value)) for name, value in plan.items()]
     return "would be trained:\n" + aligned(rows, indent="  ")
+
+
+def findings_text(findings: Sequence[Finding]) -> str:
+    """Return what was found in the data, one a line, and an empty line; nothing for no findings."""
+    if not findings:
+        return ""
+    lines = [f"  {finding.severity}: {one_line(finding.message)}" for finding in findings]
+    return "\n".join(["found in the data:", *lines]) + "\n\n"
 
 
 def _setting(value: object) -> str:

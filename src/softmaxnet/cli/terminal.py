@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from softmaxnet.errors import ResourceError
 
-__all__ = ["Progress", "Terminal", "aligned", "plain_json"]
+__all__ = ["Progress", "Terminal", "aligned", "counted", "plain_json"]
 
 PLAIN_SECONDS = 5.0
 """Between two lines of progress where standard error is no terminal."""
@@ -46,6 +46,10 @@ class Terminal:
         if text not in self.told:
             self.told.add(text)
             _write(sys.stderr, f"softmaxnet: warning: {text}")
+
+    def note(self, text: str) -> None:
+        """Show what is worth knowing and no reason to worry, as one line."""
+        self.say(f"softmaxnet: note: {one_line(text)}")
 
     def fail(self, text: str) -> None:
         """Show why a command failed, as one line."""
@@ -213,6 +217,17 @@ class Progress:
         if self.max_seconds:
             left.append(max(self.max_seconds - (now - self.started), 0.0))
         return f"at most {duration(min(left))} left" if left else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things as a person says it.
+
+    Examples
+    --------
+    >>> counted(1, "row"), counted(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def duration(seconds: float) -> str:

@@ -37,6 +37,11 @@ def stratified_folds(
     unit, rank = _dealing_ranks(labels, seed, groups)
     folds = (rank % n_folds)[unit]
     folds[_is_in_lonely_unit(labels, unit)] = -1
+    if groups is not None:  # all groups of a class may have met in one fold
+        for fold in range(n_folds):
+            held_out = folds == fold
+            _return_whole_classes(held_out, labels, groups)
+            folds[(folds == fold) & ~held_out] = -1
     return folds
 
 
@@ -108,5 +113,6 @@ def _return_whole_classes(
     left = np.bincount(labels[~held_out], minlength=int(labels.max()) + 1)
     for label in np.unique(labels[held_out]):
         if left[label] == 0:
-            row = np.flatnonzero(held_out & (labels == label))[0]
-            held_out[row if groups is None else groups == groups[row]] = False
+            rows = np.flatnonzero(labels == label)
+            if held_out[rows].all():  # no group that came back before has brought some of them
+                held_out[rows[0] if groups is None else groups == groups[rows[0]]] = False

@@ -15,7 +15,6 @@ import gzip
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
@@ -25,9 +24,10 @@ from numpy.typing import NDArray
 
 from softmaxnet.data.columns import Roles, _require
 from softmaxnet.data.dataset import BadRow, OnBadRow
-from softmaxnet.data.labels import column_labels, encode_labels
+from softmaxnet.data.label_pass import StreamedLabels, label_pass, plain
 from softmaxnet.data.opening import nearest, require_exists, what_it_is
 from softmaxnet.data.parquet import find_parquet
+from softmaxnet.data.read_ahead import in_thread, one_ahead
 from softmaxnet.data.row_cache import (
     GROUP_BYTES,
     GROUP_ROWS,
@@ -47,8 +47,6 @@ from softmaxnet.data.window_plan import (
     COLUMN_BATCHES,
     Window,
     epoch_windows,
-    label_entropy,
-    label_mixing,
     stream_memory,
     window_order,
     window_rows_within,
@@ -62,6 +60,7 @@ Prepared = TypeVar("Prepared")
 
 STREAM_BYTES = 192 << 20
 """Bytes of rows that a stream may hold, before they are encoded."""
+SLICE_ROWS = 1 << 15
 WELL_MIXED = 0.9
 """Row groups whose labels are less alike than this are shuffled once."""
 
@@ -84,29 +83,6 @@ class StreamedRows(NamedTuple):
     y: Ints
     sample_weight: NDArray[np.float64] | None
     first_row: int
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """What a pass over the columns with a role has found.
-
-    Attributes
-    ----------
-    classes : array (K,), sorted
-    counts : int64 (K,)
-    values : pyarrow.Array
-        The distinct cells of the target column.
-    numbers : int64
-        The class of each of them.
-    mixing : float
-        How much alike the labels of row groups are; see ``label_mixing``.
-    """
-
-    classes: NDArray[Any]
-    counts: Ints
-    values: Any
-    numbers: Ints
-    mixing: float
 
 
 @dataclass(frozen=True)
@@ -166,7 +142,7 @@ class TableSource:
     rows: RowGroups
     roles: Roles
     columns: tuple[str, ...]
-    labels: _Labels
+    labels: StreamedLabels
     kept: _Kept
     window_rows: int
     bytes_per_row: float
@@ -241,7 +217,45 @@ class TableSource:
             For a file that turns out to be damaged.
         """
         plan = self.plan(seed, epoch)[start:]
-        return _read_ahead(plan, lambda window: self._load(window, window_order(seed, epoch, window)), prepare)
+        return one_ahead(plan, _with(prepare, lambda window: self._load(window, window_order(seed, epoch, window))))
+
+    def slices(
+        self,
+        seed: int,
+        epoch: int,
+        prepare: Callable[[StreamedRows], Prepared],
+        *,
+        first_row: int = 0,
+        slice_rows: int = SLICE_ROWS,
+    ) -> Iterator[Prepared]:
+        """Yield what is made of the rows of an epoch, in the order of ``windows``, a slice of a window at a time.
+
+        One thread reads windows and prepares slices while those before are trained on: at most three of them
+        wait. Encoding a slice costs less than encoding a window, whose memory the system would have to find
+        and clear each time.
+
+        Parameters
+        ----------
+        seed, epoch : int
+        prepare : callable
+            Given ``StreamedRows``, whose ``first_row`` says where in the epoch they are.
+        first_row : int
+            Where in the epoch to begin; windows that end before it are not read.
+        slice_rows : int
+            Rows of a slice; the last one of a window has fewer.
+        """
+
+        def made() -> Iterator[Prepared]:
+            for window in self.plan(seed, epoch):
+                skip = max(0, first_row - window.first_row)
+                if skip >= window.n_rows:
+                    continue
+                rows = self._load(window, window_order(seed, epoch, window))
+                for low in range(skip, window.n_rows, slice_rows):
+                    yield prepare(_sliced(rows, low, slice_rows))
+                del rows  # before the next window is read
+
+        return in_thread(made)
 
     def in_order(self, *, prepare: Callable[[StreamedRows], Any] | None = None) -> Iterator[Any]:
         """Yield all rows in the order of the files, a few row groups at a time; the next ones are read meanwhile.
@@ -257,7 +271,7 @@ class TableSource:
             elif size:
                 plan.append(Window(len(plan), (group,), first, size))
             first += size
-        return _read_ahead(plan, lambda window: self._load(window, np.arange(window.n_rows)), prepare)
+        return one_ahead(plan, _with(prepare, lambda window: self._load(window, np.arange(window.n_rows))))
 
     def sample(self, n: int, seed: int = 0, *, reads_as: Sequence[Callable[[Any], bool]] | None = None) -> StreamedRows:
         """Return rows drawn at random, in the order of the files, after one pass over all of them.
@@ -351,7 +365,7 @@ def _targets(source: TableSource, table: Any) -> tuple[Ints, NDArray[np.float64]
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = _plain(table.column(source.roles.target))
+    column = plain(table.column(source.roles.target))
     place = pc.index_in(column, value_set=source.labels.values).to_numpy()
     if source.roles.weights is None:
         return source.labels.numbers[place], None
@@ -359,33 +373,16 @@ def _targets(source: TableSource, table: Any) -> tuple[Ints, NDArray[np.float64]
     return source.labels.numbers[place], np.asarray(weights, dtype=np.float64)
 
 
-def _plain(column: Any) -> Any:
-    """Return a dictionary-encoded column as its values."""
-    import pyarrow as pa
+def _with(
+    prepare: Callable[[StreamedRows], Any] | None, load: Callable[[Window], StreamedRows]
+) -> Callable[[Window], Any]:
+    """Return what loads a window and makes of it what is asked for."""
+    return load if prepare is None else lambda window: prepare(load(window))
 
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
-
-def _read_ahead(
-    plan: Sequence[Window],
-    load: Callable[[Window], StreamedRows],
-    prepare: Callable[[StreamedRows], Any] | None,
-) -> Iterator[Any]:
-    """Yield what is loaded for each window; one window is loaded while the one before it is in use."""
-    if not plan:
-        return
-
-    def job(window: Window) -> Any:
-        return load(window) if prepare is None else prepare(load(window))
-
-    with ThreadPoolExecutor(1, thread_name_prefix="softmaxnet-read") as pool:
-        coming = [pool.submit(job, plan[0])]
-        for number in range(len(plan)):
-            # two windows are in memory, not three: nothing here holds one that was given away
-            rows = coming.pop().result()
-            coming += [pool.submit(job, window) for window in plan[number + 1 : number + 2]]
-            yield rows
-            del rows
+def _sliced(rows: StreamedRows, low: int, n: int) -> StreamedRows:
+    weights = None if rows.sample_weight is None else rows.sample_weight[low : low + n]
+    return StreamedRows(rows.X.slice(low, n), rows.y[low : low + n], weights, rows.first_row + low)
 
 
 def _drawn(n_rows: int, n: int, seed: int, purpose: int) -> Ints:
@@ -692,81 +689,11 @@ def _source(
     columns = tuple(column for column in names if column not in known)
     if not columns:
         raise DataError("there is no column left to learn from", file=name)
-    labels, masks = _label_pass(rows, roles, log, text=reader.get("format") == "csv")
+    labels, masks = label_pass(rows, roles, log, text=reader.get("format") == "csv")
     kept = _Kept.of(rows.sizes, masks)
     per_row = rows.bytes_per_row()
     window_rows = window_rows_within(stream_bytes, per_row, int(rows.sizes.max()))
     return TableSource(name, rows, roles, columns, labels, kept, window_rows, per_row, reader, log.n, log.sorted())
-
-
-def _label_pass(
-    rows: RowGroups, roles: Roles, log: CountingLog, *, text: bool
-) -> tuple[_Labels, dict[int, NDArray[np.bool_]]]:
-    """Read target, weights and groups once: the classes, how they are spread, and which rows count."""
-    import pyarrow as pa
-
-    assert roles.target is not None
-    place: dict[object, int] = {}
-    counts: list[int] = []
-    usable: dict[int, NDArray[np.bool_]] = {}
-    group_rows, entropies = np.zeros((2, len(rows)))
-    names = [name for name in (roles.target, roles.weights, roles.group) if name is not None]
-    kind = rows.schema.field(roles.target).type
-    before = 0
-    for group in range(len(rows)):
-        table = rows.read(group, names)
-        good = _usable_rows(table, roles, log, before, str(rows.paths[rows.file[group]]))
-        before += table.num_rows
-        if good is not None:
-            usable[group] = good
-            table = table.filter(good)
-        found = _plain(table.column(roles.target)).value_counts()
-        some = found.field("counts").to_numpy()
-        if len(some):
-            group_rows[group], entropies[group] = some.sum(), label_entropy(some)
-        for value, count in zip(found.field("values").to_pylist(), some.tolist(), strict=True):
-            number = place.setdefault(value, len(place))
-            if number == len(counts):
-                counts.append(0)
-            counts[number] += count
-    if not place:
-        raise DataError("no row is left: all are bad", file=str(rows.paths[0]))
-    values = pa.array(list(place), kind.value_type if pa.types.is_dictionary(kind) else kind)
-    try:
-        numbers, classes = encode_labels(column_labels(pa.chunked_array([values]), text=text))
-    except DataError as error:
-        raise DataError(error.message, file=str(rows.paths[0]), column=roles.target, hint=error.hint) from None
-    per_class = np.bincount(numbers, weights=counts, minlength=len(classes)).astype(np.int64)
-    mixing = label_mixing(per_class, group_rows, entropies)
-    return _Labels(classes, per_class, values, numbers, mixing), usable
-
-
-def _usable_rows(table: Any, roles: Roles, log: CountingLog, before: int, file: str) -> NDArray[np.bool_] | None:
-    """Return which rows have a label, a group and a weight that can be, None for all; others are reported."""
-    import pyarrow as pa
-
-    good = np.ones(table.num_rows, dtype=bool)
-    faults: list[tuple[int, str, str]] = []
-    for role, what in ((roles.target, "label"), (roles.group, "group")):
-        if role is not None:
-            missing = table.column(role).is_null(nan_is_null=True).to_numpy()
-            good &= ~missing
-            faults += [(row, role, f"the {what} is missing") for row in np.flatnonzero(missing).tolist()]
-    if roles.weights is not None:
-        try:
-            weights = table.column(roles.weights).cast(pa.float64()).to_numpy()
-        except pa.ArrowException as error:
-            raise DataError(f"weights must be numbers: {error}", file=file, column=roles.weights) from None
-        bad = ~(np.isfinite(weights) & (weights >= 0))
-        good &= ~bad
-        message = "the weight {} is not a finite number of at least 0"
-        faults += [(row, roles.weights, message.format(weights[row])) for row in np.flatnonzero(bad).tolist()]
-    told: set[int] = set()
-    for row, column, message in sorted(faults):
-        if row not in told:
-            told.add(row)
-            log.add(BadRow(before + row, None, column, f"{message} in row {before + row}, counted from 0", file))
-    return None if good.all() else good
 
 
 def _shuffled(

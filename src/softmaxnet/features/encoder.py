@@ -207,7 +207,8 @@ class FeatureEncoder:
 
     def _check_width(self, n_columns: int) -> None:
         if n_columns != self.n_features_in:
-            raise DataError(f"X has {n_columns} columns; the model was trained with {self.n_features_in}")
+            plural = "" if n_columns == 1 else "s"
+            raise DataError(f"X has {n_columns} column{plural}; the model was trained with {self.n_features_in}")
 
     @cached_property
     def columns(self) -> tuple[ColumnSpec, ...]:

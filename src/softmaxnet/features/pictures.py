@@ -35,9 +35,12 @@ def picture_shape(pixels: NDArray[Any]) -> tuple[int, int, int] | None:
     True
     """
     n_pixels = pixels.shape[1]
+    if n_pixels < 25:
+        return None
     step = max(len(pixels) // ROWS_LOOKED_AT, 1)
-    some = pixels[::step][:ROWS_LOOKED_AT].astype(np.float32)
-    if n_pixels < 25 or some.min(initial=0) < 0:
+    with np.errstate(over="ignore"):
+        some = pixels[::step][:ROWS_LOOKED_AT].astype(np.float32)
+    if some.min(initial=0) < 0 or not np.isfinite(some.sum(dtype=np.float64)):
         return None
     for channels in (1, 3):
         side = math.isqrt(n_pixels // channels)
