@@ -119,7 +119,8 @@ class FramePeer(ClassifierMixin, BaseEstimator):
         return np.asarray(self.estimator_.predict_proba(self._prepared(_named(X))))
 
     def _prepared(self, frame: pd.DataFrame) -> pd.DataFrame:
-        frame = frame.astype(self.levels_)
+        for name, levels in self.levels_.items():
+            frame[name] = frame[name].where(frame[name].isin(levels.categories)).astype(levels)
         if self.impute:
             indicators = {f"{name}_missing": frame[name].isna().astype(float) for name in self.indicated_}
             frame = frame.fillna(self.medians_.to_dict()).assign(**indicators)

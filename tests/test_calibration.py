@@ -294,9 +294,10 @@ def test_class_never_seen_stays_finite() -> None:
 
 
 def test_calibrated_logits_are_left_alone() -> None:
-    """Logits whose labels were drawn from them keep "none" for most seeds: there is nothing to gain."""
-    methods = [fit_calibration(*_sample(1000, 5, seed=seed)).method for seed in range(10)]
-    assert methods.count("none") >= 7
+    """Logits whose labels were drawn from them are left as they are, or nearly: never a matrix, T within a tenth of 1."""
+    fitted = [fit_calibration(*_sample(1000, 5, seed=seed)) for seed in range(10)]
+    assert "matrix" not in [calibration.method for calibration in fitted]
+    assert_allclose([calibration.temperature for calibration in fitted], 1, atol=0.1)
 
 
 def test_overconfident_logits_get_a_temperature() -> None:

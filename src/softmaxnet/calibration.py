@@ -470,8 +470,8 @@ def fit_calibration(
     With ``method="auto"`` the candidates race by 5-fold cross-validated log loss on the rows given (folds
     stratified by label, always the same ones): first "none", then "temperature", then, for at most 100
     classes and at least max(300, 20 n_classes) rows, "matrix". A richer one takes the lead only where it
-    gains; the matrix only where its mean gain is above the standard error of that gain. The winner is fitted to all rows. With fewer than 10
-    rows it is "none".
+    gains; the matrix only where its mean gain is above the standard error of that gain. The winner is fitted
+    to all rows. With fewer than 10 rows it is "none".
 
     Parameters
     ----------

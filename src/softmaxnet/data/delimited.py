@@ -389,13 +389,13 @@ def _without(
 ) -> tuple[bytes, np.ndarray]:
     """Return the text below the header with the bad records left out or made empty, and the rows it has."""
     view = memoryview(data)
-    empty = form.delimiter.encode() * (n_columns - 1) + b"\n"
+    empty = form.delimiter.encode() * (n_columns - 1) + b"\r\n"
     pieces: list[bytes | memoryview] = []
     begin = 0
     for position in [*bad, len(records)]:
         if position > begin:
             pieces.append(view[int(records.start[begin]) : int(records.stop[position - 1])])
-            pieces.append(b"\n")
+            pieces.append(b"\r\n")  # after a lone CR a lone LF would be taken for its other half
         if keep and position < len(records):
             pieces.append(empty)
         begin = position + 1
