@@ -294,7 +294,7 @@ def test_class_never_seen_stays_finite() -> None:
 
 
 def test_calibrated_logits_are_left_alone() -> None:
-    """Logits whose labels were drawn from them are left as they are, or nearly: never a matrix, T within a tenth of 1."""
+    """Logits whose labels were drawn from them are left nearly as they are: never a matrix, T within 0.1 of 1."""
     fitted = [fit_calibration(*_sample(1000, 5, seed=seed)) for seed in range(10)]
     assert "matrix" not in [calibration.method for calibration in fitted]
     assert_allclose([calibration.temperature for calibration in fitted], 1, atol=0.1)
