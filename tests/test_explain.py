@@ -115,7 +115,8 @@ def test_softmax_regression_is_exact(iris) -> None:
         assert found.method == "exact"
         assert found.n_nodes == 1
         np.testing.assert_allclose(found.contributions, weight[:, 1] * row, rtol=1e-10, atol=1e-12)
-        np.testing.assert_allclose(found.baseline_logit, model.params["layers.0.bias"][0, 1], rtol=1e-6)
+        bias = model.params["layers.0.bias"][0, 1] * model.calibration.inverse_temperature
+        np.testing.assert_allclose(found.baseline_logit, bias, rtol=1e-6)
     check_sums(model, X[50:53], explain(model, X[50:53], target=1))
 
 

@@ -42,7 +42,7 @@ __all__ = [
     "run_fingerprint",
 ]
 
-PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00001)
+PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001, 0.00001)
 """Weight decays of softmax regression that little data chooses from by cross-validation."""
 NETWORK_MARGIN = 2.0
 """On little data a network must beat softmax regression by this many standard errors: it has more ways to be wrong."""

@@ -180,6 +180,8 @@ def train(
     scores = [line["validation_log_loss"] for line in result.history if "validation_log_loss" in line]
     best = min(scores, default=math.inf)
     started = time.monotonic() - (result.history[-1]["seconds"] if result.history else 0.0)
+    if schedule.max_seconds is not None:
+        run.deadline = started + schedule.max_seconds
     try:
         for epoch in range(first_epoch + len(result.history), first_epoch + schedule.max_epochs):
             line = run.epoch_with_retries(epoch, first_epoch)
@@ -241,6 +243,7 @@ class _Run:
             compute_dtype=compute_dtype,
         )
         self.rate_factor = 1.0
+        self.deadline: float | None = None
         n_dense = rows.dense.shape[1]
         self.input = torch.empty(largest, n_dense, dtype=self.backward.dtype, device=rows.dense.device)
         row_bytes = max(n_dense * rows.dense.element_size(), 1)
@@ -291,6 +294,9 @@ class _Run:
                 factor = learning_rate_factor(step, total, warmup, self.schedule.shape)
                 self.last_rate = self.rate_factor * self.schedule.learning_rate * factor
                 self.optimizer.step(self.last_rate, self.backward.gradient, self.backward.table_gradient)
+                if self.deadline is not None and time.monotonic() >= self.deadline:
+                    mean = loss_sum / (first + i + 1) / self.parameters.spec.network.n_members
+                    return mean if self._weights_are_finite() else math.nan
         mean = loss_sum / n_batches / self.parameters.spec.network.n_members
         return mean if self._weights_are_finite() else math.nan
 

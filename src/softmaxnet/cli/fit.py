@@ -54,11 +54,13 @@ def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) ->
         require_data(path)
     rows = _rows(args, kinds, terminal)
     clf = _classifier(args, rows.data.y)
+    interrupts.check()
     findings: list[Finding] = []
     started = time.monotonic()
     with terminal.progress() as progress:
         try:
-            _fit(clf, args, rows, kinds, progress, _announcement(args, terminal, progress, rows, findings, clf))
+            announce = _announcement(args, terminal, progress, rows, findings, clf)
+            _fit(clf, args, rows, kinds, progress, announce, interrupts)
         except _DryRun:
             return 0
     with interrupts.deferred():
@@ -298,9 +300,14 @@ def _fit(
     kinds: dict[str, str],
     progress: Progress,
     announce: Callable[[FeatureEncoder, Plan], None],
+    interrupts: Interrupts,
 ) -> None:
     """Fit; errors about rows are told with file and line."""
     import numpy as np
+
+    def on_epoch(line: dict[str, float]) -> None:
+        progress.epoch(line)
+        interrupts.check()  # a signal that an import has swallowed stops the run at its first epoch
 
     data, valid = rows.data, rows.valid
     folder = _checkpoint_folder(args)
@@ -318,7 +325,7 @@ def _fit(
             kinds={name: kind for name, kind in kinds.items() if kind != "drop"} or None,
             groups=data.groups,
             reader={name: value for name, value in reader.items() if value not in (None, [])},
-            on_epoch=progress.epoch,
+            on_epoch=on_epoch,
             on_plan=announce,
             checkpoint_folder=folder,
             resume=args.resume and folder is not None,

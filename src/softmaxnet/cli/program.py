@@ -81,6 +81,9 @@ def _guarded(given: list[str], terminal: Terminal, interrupts: Interrupts) -> in
         terminal.fail("terminated" if interrupts.exit_code == 143 else "interrupted")
         return interrupts.exit_code or 130
     except Exception as error:
+        if interrupts.received:  # it came in the middle of an import, which turned it into an error of its own
+            terminal.fail("terminated" if interrupts.exit_code == 143 else "interrupted")
+            return interrupts.exit_code
         if debug:
             traceback.print_exc()
         known = _known(error)

@@ -49,6 +49,11 @@ class Interrupts:
         if not self._held:
             raise KeyboardInterrupt
 
+    def check(self) -> None:
+        """Raise ``KeyboardInterrupt`` where a signal has come and something, such as an import, has swallowed it."""
+        if self.received is not None:
+            raise KeyboardInterrupt
+
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """Let a short piece of work, such as writing the model, come to its end first."""
