@@ -26,6 +26,8 @@ from softmaxnet.network import NetworkSpec
 
 __all__ = ["DEFAULTS", "DataShape", "Plan", "plan_of_network", "resolve", "stream_plan"]
 
+SIGMOID_RATE = 3.0
+"""Times the learning rate for sigmoid layers, whose slope is a quarter at most."""
 WIDE_LAYER = 256
 """Units from which on a layer's products are faster in bfloat16, casts included."""
 SMALL_ROWS = 1000
@@ -132,8 +134,10 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
     # Under L-BFGS the penalty is on the weights themselves, not on scaled ones.
     ntk = solver == "adam" and not custom_rate and not text
     constant = given["learning_rate_schedule"] == "constant"
-    dropout = told("dropout", _dropout(shape, text))
-    max_epochs = told("max_epochs", 1000 if solver == "lbfgs" else _epochs(shape, text))
+    sigmoid = given["activation"] == "sigmoid"
+    dropout = told("dropout", 0.0 if sigmoid else _dropout(shape, text))
+    own_layers = given["hidden_layer_sizes"] == "auto"
+    max_epochs = told("max_epochs", 1000 if solver == "lbfgs" else _epochs(shape, text, own_layers))
     validation = _validation(shape, given, solver)
     return Plan(
         hidden_layer_sizes=hidden,
@@ -144,7 +148,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         embedding_size=0,
         solver=solver,
         parametrization="ntk" if ntk else "standard",
-        learning_rate=told("learning_rate", _rate(shape, text)),
+        learning_rate=told("learning_rate", _rate(shape, text) * (SIGMOID_RATE if sigmoid else 1)),
         table_rate=100.0 if text else 1.0,
         betas=(0.9, 0.95) if ntk else (0.9, 0.999),
         weight_decay=told("weight_decay", _weight_decay(shape, solver)),
@@ -224,7 +228,7 @@ def _hidden(shape: DataShape, text: bool) -> tuple[int, ...]:
     if shape.n_rows <= SMALL_ROWS:
         return (64, 64)
     if shape.picture:
-        return (512, 512) if _is_large_picture(shape) else (128, 128)
+        return (512, 512) if _is_large_picture(shape) else (256, 128)
     return (128, 128, 128)
 
 
@@ -237,7 +241,9 @@ def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: 
         return 1
     if validation == "folds":
         return 10
-    return 1 if _is_large_picture(shape) else 4
+    if shape.picture:
+        return 1 if _is_large_picture(shape) else 2
+    return 4
 
 
 def _dropout(shape: DataShape, text: bool) -> float:
@@ -263,12 +269,13 @@ def _batch_size(shape: DataShape, text: bool) -> int:
     return int(min(max(2.0 ** round(math.log2(max(shape.n_rows, 1) / 50)), 32), 256))
 
 
-def _epochs(shape: DataShape, text: bool) -> int:
+def _epochs(shape: DataShape, text: bool, own_layers: bool) -> int:
     if text:
         return 20
     steps_an_epoch = max(shape.n_rows / _batch_size(shape, text), 1)
     if _is_large_picture(shape):
-        return int(min(max(5_000 / steps_an_epoch, 25), 250))
+        # Moved pictures are ever new: a smaller network than the recipe's own goes on learning for longer.
+        return int(min(max(5_000 / steps_an_epoch, 25 if own_layers else 90), 250))
     return int(min(max(12_000 / steps_an_epoch, 20), 250))
 
 
