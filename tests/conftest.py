@@ -15,3 +15,12 @@ def rng():
     import numpy as np
 
     return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _printing_as_before():
+    """Put NumPy's print options back: an example in the documentation may change them for the ones that follow."""
+    import numpy as np
+
+    with np.printoptions():
+        yield
