@@ -275,7 +275,7 @@ def _epochs(shape: DataShape, text: bool, own_layers: bool) -> int:
     steps_an_epoch = max(shape.n_rows / _batch_size(shape, text), 1)
     if _is_large_picture(shape):
         # Moved pictures are ever new: a smaller network than the recipe's own goes on learning for longer.
-        return int(min(max(5_000 / steps_an_epoch, 25 if own_layers else 90), 250))
+        return int(min(max(3_500 / steps_an_epoch, 18 if own_layers else 90), 250))
     return int(min(max(12_000 / steps_an_epoch, 20), 250))
 
 
@@ -288,7 +288,7 @@ def _precision(shape: DataShape, hidden: tuple[int, ...], solver: str, small: bo
 
 
 def _patience(max_epochs: int) -> int:
-    return max(round(max_epochs / 16), 5)
+    return max(round(max_epochs / 16), 10)
 
 
 def _validation(shape: DataShape, given: Mapping[str, Any], solver: str) -> str:
