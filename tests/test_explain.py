@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits, load_iris
 
 from softmaxnet.calibration import Calibration
+from softmaxnet.cli.explain import _text
 from softmaxnet.errors import DataError, UsageError
 from softmaxnet.estimator import SoftmaxClassifier
-from softmaxnet.explain import _occurrences, explain, permutation_importance
+from softmaxnet.explain import explain, permutation_importance
+from softmaxnet.explain.words import _occurrences
 from softmaxnet.features.encoder import FeatureEncoder
 from softmaxnet.features.ngrams import tokenise
 from softmaxnet.model import SoftmaxModel
@@ -104,6 +106,15 @@ def check_sums(model: SoftmaxModel, X, explained, tolerance: float = 1e-3) -> No
         assert found.completeness_error <= tolerance * abs(change) + 1e-9
         assert found.probability == pytest.approx(softmax(row)[places[found.label]], abs=1e-5)
         assert found.predicted == model.classes[row.argmax()]
+
+
+def test_a_model_explains_its_rows(iris) -> None:
+    """model.explain is explain with the model in front, for one row or several."""
+    X, _, model = iris
+    found = model.explain(X[70], versus="runner-up")
+    assert len(found) == 1
+    assert found[0].to_dict() == explain(model, X[70:71], versus="runner-up")[0].to_dict()
+    assert [row.label for row in model.explain(X[:3], 2)] == [2, 2, 2]
 
 
 def test_softmax_regression_is_exact(iris) -> None:
@@ -437,3 +448,16 @@ def test_a_constant_column_has_no_importance(digits) -> None:
     by_name = {column.name: column.log_loss_increase for column in found.columns}
     assert by_name["column 0"] == 0
     assert by_name["column 28"] > 0
+
+
+def test_a_picture_is_drawn_in_the_terminal(digits) -> None:
+    """The command draws what spoke for and against a picture's class, and the sum beneath it adds up."""
+    X, _, model = digits
+    found = explain(model, X[3], versus="runner-up")[0]
+    text = _text(found, 10)
+    marks = "".join(text.split("\n")[1:-5])
+    assert "++" in marks
+    assert "-" in marks
+    numbers = dict(line.strip().rsplit(None, 1) for line in text.split("\n")[-4:-1])
+    baseline, pixels, logit = map(float, numbers.values())
+    assert baseline + pixels == pytest.approx(logit, abs=2e-4)

@@ -398,3 +398,33 @@ def test_inputs_are_left_alone(rows: dict[str, np.ndarray]) -> None:
     before = log_proba.copy()
     m.evaluate_log_proba(log_proba, rows["labels"], n_resamples=2)
     assert_array_equal(log_proba, before)
+
+
+def test_brier_score_has_its_interval(rows: dict[str, np.ndarray]) -> None:
+    """The interval of the Brier score is that of the mean of its rows, around the score."""
+    logits, labels = rows["logits"], rows["labels"]
+    result = m.evaluate_log_proba(log_softmax(logits), labels)
+    distance = ((softmax(logits) - np.eye(7)[labels]) ** 2).sum(axis=1)
+    assert_allclose(result["brier_interval"], m.mean_interval(distance), rtol=1e-9)
+    assert result["brier_interval"][0] < result["brier"] < result["brier_interval"][1]
+
+
+def test_curve_of_a_perfect_model_is_the_diagonal_at_any_bandwidth() -> None:
+    """With rows right as often as they say the curve is the diagonal, where the density is steep as well."""
+    confidence = np.repeat(np.array([0.3, 0.5, 0.9, 0.95, 0.99, 1.0]), 100)
+    share = np.tile(np.arange(100) / 100, 6)
+    curve = m.reliability_curve(confidence, share < confidence - 1e-9, n_resamples=0).where_known()
+    known = np.isfinite(curve.accuracy)
+    assert known.any()
+    assert not known.all()
+    assert_allclose(curve.accuracy[known], curve.confidence[known], atol=1e-9)
+
+
+def test_names_are_where_they_were() -> None:
+    """What moved to other modules can still be imported from metrics."""
+    from softmaxnet import means, reliability
+
+    for module in (means, reliability):
+        for name in set(module.__all__) & set(m.__all__):
+            assert getattr(m, name) is getattr(module, name)
+    assert set(reliability.__all__) <= set(m.__all__)

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits, load_iris
 
 from softmaxnet import onnx_export
 from softmaxnet.calibration import Calibration
-from softmaxnet.errors import SoftmaxError, UsageError
+from softmaxnet.errors import ResourceError, SoftmaxError, UsageError
 from softmaxnet.estimator import SoftmaxClassifier
 from softmaxnet.features.columns import Cells
 from softmaxnet.features.dates import read_dates
@@ -361,7 +361,7 @@ def test_missing_package(tmp_path, monkeypatch, package) -> None:
     X, _ = load_iris(return_X_y=True)
     model = random_model(X)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UsageError, match=rf"needs the package '{package}'\. .* pip install softmaxnet\[onnx\]"):
+    with pytest.raises(ResourceError, match=rf"{package} is not installed.* pip install 'softmaxnet\[onnx\]'"):
         export_onnx(model, tmp_path / "m.onnx")
 
 
@@ -421,3 +421,26 @@ def test_more_than_fits(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(onnx_export, "MOST_BYTES", 100)
     with pytest.raises(UsageError, match=r"bytes do not fit into one ONNX file"):
         export_onnx(random_model(X), tmp_path / "m.onnx")
+
+
+def test_a_large_table_with_categories_has_its_bins_in_the_graph(tmp_path) -> None:
+    """From 1,000 rows on the numbers beside categories have 16 bins each, in Python and in the graph."""
+    frame, y = make_frame(1200)
+    frame = frame.drop(columns=["since", "until"])
+    model = fit(frame, y, max_epochs=2)
+    assert model.encoder.parts.block.bin_column.size >= 16
+    export_onnx(model, tmp_path / "m.onnx")
+    other, _ = make_frame(300, seed=2)
+    check(model, tmp_path / "m.onnx", other.drop(columns=["since", "until"]), feed_frame(tmp_path / "m.onnx", other))
+
+
+def test_dates_with_full_stops_are_rewritten(tmp_path) -> None:
+    """onnx_inputs writes 29.2.2024 as the graph can read it; as it stands the graph refuses it."""
+    days = [f"{k % 28 + 1}.{k % 12 + 1}.{2000 + k % 20}" for k in range(200)]
+    table = pa.table({"day": days, "x": np.arange(200.0)})
+    model = fit(table, (np.arange(200) % 28 > 14).astype(int))
+    export_onnx(model, tmp_path / "m.onnx")
+    check(model, tmp_path / "m.onnx", table, onnx_inputs(model, table))
+    raw = onnx_inputs(model, table) | {"day": np.array(days, dtype=object)[:, None]}
+    with pytest.raises(Exception, match=r"."):
+        run(tmp_path / "m.onnx", raw)

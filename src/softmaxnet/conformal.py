@@ -101,17 +101,21 @@ class PredictionSets:
         threshold: Floats = self.scores[starts + ranks - 1]
         return threshold
 
-    def predict(self, proba: Array, coverage: float) -> Bools:
+    def predict(self, proba: Array, coverage: float, *, allow_empty: bool = False) -> Bools:
         """Return the prediction set of every row.
 
-        All classes whose score is at most :meth:`threshold`, and the most probable class in any case: a set
-        that could be empty would say nothing, and adding a class can only raise the coverage. The same
-        probabilities give the same set, whatever the other rows are.
+        All classes whose score is at most :meth:`threshold`, and the most probable class in any case: an empty set
+        says nothing, and adding a class can only raise the coverage. A model that is right more often than the coverage
+        asked for then covers more than that: never less than its accuracy. The same probabilities give the same set,
+        whatever the other rows are.
 
         Parameters
         ----------
         proba : array of shape (n_samples, n_classes)
         coverage : float in (0, 1)
+        allow_empty : bool
+            Leave the most probable class out where its score is too high: the sets of the theory, whose coverage is no
+            more than what was asked for by ``1 / (n + 1)``, with ``n`` calibration rows.
 
         Returns
         -------
@@ -133,14 +137,13 @@ class PredictionSets:
         """
         proba = _checked_proba(proba)
         if proba.shape[1] != self.n_classes:
-            raise DataError(
-                f"proba has {proba.shape[1]} classes, but the sets were fitted for {self.n_classes}"
-            )
+            raise DataError(f"proba has {proba.shape[1]} classes, but the sets were fitted for {self.n_classes}")
         threshold = self.threshold(coverage)
         sets = np.empty(proba.shape, dtype=bool)
         for rows in _chunks(proba):
             sets[rows] = self._all_scores(proba[rows]) <= threshold
-        np.put_along_axis(sets, proba.argmax(axis=1)[:, None], True, axis=1)
+        if not allow_empty:
+            np.put_along_axis(sets, proba.argmax(axis=1)[:, None], True, axis=1)
         return sets
 
     def to_state(self) -> tuple[dict[str, object], dict[str, npt.NDArray[Any]]]:
@@ -177,9 +180,7 @@ class PredictionSets:
         names = {"free_rank", "method", "n_classes", "penalty", "per_class", "randomized"}
         if not isinstance(meta, Mapping) or set(meta) != names:
             raise ModelFileError(f"conformal: expected exactly {', '.join(sorted(names))}")
-        method, n_classes, penalty, free_rank = (
-            meta[name] for name in ("method", "n_classes", "penalty", "free_rank")
-        )
+        method, n_classes, penalty, free_rank = (meta[name] for name in ("method", "n_classes", "penalty", "free_rank"))
         if not isinstance(method, str) or method not in METHODS:
             raise ModelFileError(f"conformal: {method!r} is not one of the methods {', '.join(METHODS)}")
         if type(n_classes) is not int or type(free_rank) is not int or n_classes < 1 or free_rank < 0:
@@ -269,9 +270,7 @@ def fit_sets(
     if method not in METHODS:
         raise UsageError(f"method of the sets must be one of {', '.join(METHODS)}. Got {method!r} instead")
     if not (0 <= penalty < math.inf and free_rank >= 0):
-        raise UsageError(
-            f"penalty and free_rank must not be negative. Got {penalty!r} and {free_rank!r} instead"
-        )
+        raise UsageError(f"penalty and free_rank must not be negative. Got {penalty!r} and {free_rank!r} instead")
     proba = _checked_proba(proba)
     labels = checked_labels(np, labels, proba)
     n, n_classes = proba.shape
@@ -339,9 +338,7 @@ def _row_uniform(proba: Floats) -> Floats:
     """
     steps = np.rint(proba * _HASH_STEPS).astype(np.uint64)
     with np.errstate(over="ignore"):
-        mixed = (_scramble(np.arange(1, proba.shape[1] + 1, dtype=np.uint64)) * (steps + np.uint64(1))).sum(
-            axis=1
-        )
+        mixed = (_scramble(np.arange(1, proba.shape[1] + 1, dtype=np.uint64)) * (steps + np.uint64(1))).sum(axis=1)
     uniform: Floats = (_scramble(mixed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return uniform
 
@@ -378,12 +375,7 @@ def _checked_proba(proba: Array) -> Floats:
 
 def _checked_tensors(tensors: Mapping[str, Any], n_classes: int | None) -> tuple[Floats, Ints | None]:
     scores = tensors.get("conformal.scores")
-    if (
-        not isinstance(scores, np.ndarray)
-        or scores.dtype != np.float64
-        or scores.ndim != 1
-        or not scores.size
-    ):
+    if not isinstance(scores, np.ndarray) or scores.dtype != np.float64 or scores.ndim != 1 or not scores.size:
         raise ModelFileError("conformal: the tensor 'conformal.scores' is missing or no float64 vector")
     if not np.isfinite(scores).all():
         raise ModelFileError("conformal: the tensor 'conformal.scores' holds numbers that are not finite")
@@ -391,9 +383,7 @@ def _checked_tensors(tensors: Mapping[str, Any], n_classes: int | None) -> tuple
     if n_classes is not None:
         counts = tensors.get("conformal.counts")
         if not isinstance(counts, np.ndarray) or counts.dtype != np.int64 or counts.shape != (n_classes,):
-            raise ModelFileError(
-                f"conformal: the tensor 'conformal.counts' is no int64 vector of {n_classes}"
-            )
+            raise ModelFileError(f"conformal: the tensor 'conformal.counts' is no int64 vector of {n_classes}")
         if counts.min() < 0 or counts.max() > len(scores) or int(counts.sum()) != len(scores):
             raise ModelFileError("conformal: 'conformal.counts' does not add up to the scores")
     falls = np.flatnonzero(np.diff(scores) < 0) + 1

@@ -2,30 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from softmaxnet.calibration import Calibration
 from softmaxnet.data.frames import as_input, take_rows
 from softmaxnet.data.labels import lookup_labels
 from softmaxnet.errors import DataError, UsageError
 from softmaxnet.features.encoded import Encoded
 from softmaxnet.features.encoder import FeatureEncoder
 from softmaxnet.metrics import mean_interval
-from softmaxnet.model import SoftmaxModel
-from softmaxnet.network import forward
+from softmaxnet.network import NetworkSpec, forward
 from softmaxnet.softmax import cross_entropy
 
-__all__ = ["ColumnImportance", "Importances", "permutation_importance"]
+__all__ = ["ColumnImportance", "FittedModel", "Importances", "model_of", "permutation_importance"]
 
 Floats: TypeAlias = npt.NDArray[Any]
 
 BATCH_ELEMENTS = 2**22
 """Numbers in the widest array of one batch of rows."""
+
+
+class FittedModel(Protocol):
+    """What is needed of a :class:`softmaxnet.model.SoftmaxModel`, which lies above this module."""
+
+    @property
+    def encoder(self) -> FeatureEncoder:
+        """What turns rows into inputs of the network."""
+        ...
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The shape of the network."""
+        ...
+
+    @property
+    def params(self) -> Mapping[str, Floats]:
+        """Its weights and biases."""
+        ...
+
+    @property
+    def calibration(self) -> Calibration:
+        """Logits to logits."""
+        ...
+
+    @property
+    def classes(self) -> npt.NDArray[Any]:
+        """The labels, (n_classes,)."""
+        ...
+
+    @property
+    def reader(self) -> dict[str, object]:
+        """How the training file was read."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What the network computes in."""
+        ...
+
+    @property
+    def n_classes(self) -> int:
+        """K."""
+        ...
+
+    @property
+    def n_features_in(self) -> int:
+        """The number of columns."""
+        ...
+
+    @property
+    def feature_names_in(self) -> tuple[str, ...] | None:
+        """Their names; None for a matrix without names."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -116,8 +170,7 @@ def permutation_importance(
 
     Examples
     --------
-    >>> from softmaxnet.calibration import Calibration
-    >>> from softmaxnet.network import NetworkSpec
+    >>> from softmaxnet.model import SoftmaxModel
     >>> X = np.random.default_rng(0).normal(size=(400, 2))
     >>> encoder = FeatureEncoder.fit(X, features="raw")
     >>> params = {"layers.0.weight": np.array([[[0.0, 9.0], [0, 0]]]), "layers.0.bias": np.zeros((1, 2))}
@@ -157,10 +210,10 @@ def permutation_importance(
     return Importances(tuple(found), log_loss, accuracy, labels.size, n_repeats, n_unseen, level)
 
 
-def model_of(model: Any) -> SoftmaxModel:
+def model_of(model: Any) -> Any:
     """Return a model, or that of a fitted estimator."""
     found = getattr(model, "model_", model)
-    if not isinstance(found, SoftmaxModel):
+    if not all(hasattr(found, name) for name in ("encoder", "spec", "params", "calibration", "classes")):
         raise UsageError(
             f"a SoftmaxModel or a fitted SoftmaxClassifier is needed. Got a {type(model).__name__} instead."
         )
@@ -189,7 +242,7 @@ def _scored_rows(
 class _Scorer:
     """Log losses and hits of encoded rows with known labels."""
 
-    model: SoftmaxModel
+    model: FittedModel
     labels: npt.NDArray[np.int64]
 
     def __call__(self, dense: Floats, encoded: Encoded) -> tuple[Floats, Floats]:

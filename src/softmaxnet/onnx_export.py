@@ -20,9 +20,10 @@ from scipy.sparse import csr_array, random_array
 import softmaxnet
 from softmaxnet.data.atomic import atomic_output, check_output
 from softmaxnet.data.frames import as_input
-from softmaxnet.errors import DataError, SoftmaxError, UsageError
+from softmaxnet.errors import DataError, ResourceError, SoftmaxError, UsageError
 from softmaxnet.features.arrow import decoded, is_text, read_coded, whole
 from softmaxnet.features.columns import Cells
+from softmaxnet.features.dates import DOTTED, parse_date
 from softmaxnet.features.matrix import PixelMatrix, SparseMatrix
 from softmaxnet.features.table import TableParts, block_sources, read_numeric
 from softmaxnet.golden import make_golden
@@ -204,7 +205,7 @@ def onnx_inputs(model: Any, X: Any, *, part: str = "model", input_dtype: str = "
         return _encoded_inputs(model, X)
     if isinstance(parts, TableParts):
         used = set(_columns(model))
-        columns = zip(parts.names, parts.kinds, model.encoder._columns_of(X), strict=True)
+        columns = zip(parts.names, parts.kinds, model.encoder._columns_of(X, None), strict=True)
         return {
             input_name(name): _column(column, name, kind, input_dtype)[:, None]
             for name, kind, column in columns
@@ -224,9 +225,21 @@ def _column(column: Any, name: str, kind: Any, dtype: str) -> npt.NDArray[Any]:
         array = decoded(whole(column))
         if not is_text(array.type):
             array = array.cast(pa.timestamp("us"), safe=False).cast(pa.string())
-        return np.array([(text or "").strip() for text in array.to_pylist()], dtype=object)
+        return np.array([_iso_date((text or "").strip()) for text in array.to_pylist()], dtype=object)
     coded = read_coded(column, name)
     return np.array([*coded.values, ""], dtype=object)[coded.codes]
+
+
+def _iso_date(text: str) -> str:
+    """Return a date with full stops as ISO 8601 has it, which is what ONNX can read; other texts as they are.
+
+    Examples
+    --------
+    >>> _iso_date("29.2.2024"), _iso_date("2024-02-29T12:30Z")
+    ('2024-02-29T00:00:00.000000', '2024-02-29T12:30Z')
+    """
+    ticks = parse_date(text) if DOTTED.fullmatch(text) else None
+    return text if ticks is None else str(np.datetime64(ticks, "us"))
 
 
 def _encoded_inputs(model: SoftmaxModel, X: Any) -> Feed:
@@ -255,8 +268,8 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise UsageError(
-            f"exporting to ONNX needs the package {name!r}.", hint="Install it: pip install softmaxnet[onnx]."
+        raise ResourceError(
+            f"{name} is not installed, which export to ONNX needs.", hint="Install it: pip install 'softmaxnet[onnx]'."
         ) from None
 
 
