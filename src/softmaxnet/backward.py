@@ -18,18 +18,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from softmaxnet.communicator import Communicator
 from softmaxnet.head import loss_and_gradient
+from softmaxnet.head_pass import HeadPass, Update
+from softmaxnet.head_plan import HeadPlan, keeps_copies
+from softmaxnet.head_shards import ShardedHead
 from softmaxnet.network import NetworkSpec, parameter_shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["BackwardPass", "Parameters", "ScaledSpec", "SparseBatch", "drop_tokens"]
+__all__ = ["BackwardPass", "Parameters", "Part", "ScaledSpec", "SparseBatch", "TableGradient", "drop_tokens"]
+
+MESSAGES = 3
+"""Numbers that are exchanged together with the gradient."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +64,32 @@ class Parameters:
         Length of the prefix that weight decay applies to.
     views : dict of str to Tensor
     table : Tensor of shape (n_sparse, n_members * first layer) or None
+    head : HeadPlan or None
+        How steps go through the output layer; None where it is dense.
+    by_class : bool
+        There is such a plan: the output layer comes last, its weights with a row for each class (the view by name is
+        the transpose), and as the forward pass takes them: its scale is a factor on its learning rate instead, so that
+        a fitted model can share the memory.
+    n_body : int
+        Numbers before the output layer where it is by class, all of them otherwise.
     """
 
-    def __init__(self, spec: ScaledSpec, *, dtype: Any, device: Any = "cpu") -> None:
+    def __init__(self, spec: ScaledSpec, *, dtype: Any, device: Any = "cpu", head: HeadPlan | None = None) -> None:
         import torch
 
+        self.head = None if head is None or head.kind == "dense" else head
+        self.by_class = by_class = self.head is not None
         shapes = parameter_shapes(spec.network)
         table = shapes.pop("sparse.weight", None)
-        order = sorted(shapes, key=lambda name: not _is_decayed(name))  # stable: file order within each half
+        self.head_names = tuple(f"layers.{spec.network.n_layers - 1}.{part}" for part in ("weight", "bias"))
+        last = self.head_names if by_class else ()
+        # stable: file order within each part
+        order = sorted(shapes, key=lambda name: (name in last, not _is_decayed(name)))
         sizes = {name: math.prod(shapes[name]) for name in order}
         self.spec = spec
         self.flat = torch.zeros(sum(sizes.values()), dtype=dtype, device=device)
-        self.n_decayed = sum(size for name, size in sizes.items() if _is_decayed(name))
+        self.n_body = sum(size for name, size in sizes.items() if name not in last)
+        self.n_decayed = sum(size for name, size in sizes.items() if _is_decayed(name) and name not in last)
         self._layout = {name: shapes[name] for name in order}
         self.views = self.views_of(self.flat)
         self.table = None if table is None else torch.zeros(table, dtype=dtype, device=device)
@@ -81,20 +102,52 @@ class Parameters:
         vars(self).update(state)
         self.views = self.views_of(self.flat)
 
+    def detach(self) -> None:
+        """Go on in memory of its own: what shares the present numbers keeps them."""
+        self.flat = self.flat.clone()
+        self.views = self.views_of(self.flat)
+
     def views_of(self, flat: Tensor) -> dict[str, Tensor]:
-        """Return the views by name of another flat tensor of the same length."""
+        """Return the views by name of another flat tensor of the same layout, or of its first ``n_body`` numbers."""
         views, start = {}, 0
         for name, shape in self._layout.items():
             stop = start + math.prod(shape)
-            views[name] = flat[start:stop].view(shape)
+            if stop > flat.numel():
+                break
+            if self.by_class and name == self.head_names[0]:
+                views[name] = flat[start:stop].view(shape[0], shape[2], shape[1]).transpose(1, 2)
+            else:
+                views[name] = flat[start:stop].view(shape)
             start = stop
         return views
 
+    def head_of(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output layer of a flat tensor: (n_members, n_classes, width) and (n_members, n_classes)."""
+        weight, bias = (self.views_of(flat)[name] for name in self.head_names)
+        return weight.transpose(1, 2), bias
+
+    def scale(self, name: str) -> float:
+        """Return the factor between a stored parameter and the number that the forward pass uses."""
+        return 1.0 if self.by_class and name in self.head_names else self.spec.scale(name)
+
+    @property
+    def keeps_copies(self) -> bool:
+        """Whether the weights are small enough to be copied: see :func:`softmaxnet.head_plan.keeps_copies`."""
+        network = self.spec.network
+        width = network.layer_sizes[-2]
+        return not self.by_class or keeps_copies(
+            width, network.n_classes, n_members=network.n_members, itemsize=self.flat.element_size()
+        )
+
     def effective(self, flat: Tensor | None = None, table: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the parameters as the forward pass of ``network.py`` takes them, scales multiplied in."""
+        """Return the parameters as the forward pass of ``network.py`` takes them, scales multiplied in.
+
+        Those with a scale of 1 are views.
+        """
         views = self.views if flat is None else self.views_of(flat)
         table = self.table if table is None else table
-        out = {name: view * self.spec.scale(name) for name, view in views.items()}
+        scales = {name: self.scale(name) for name in views}
+        out = {name: view if scales[name] == 1.0 else view * scales[name] for name, view in views.items()}
         if table is not None:
             out["sparse.weight"] = table * self.spec.scale("sparse.weight")
         return out
@@ -111,6 +164,9 @@ class Parameters:
         for name, view in self.views.items():
             if name.endswith(".bias") or (name == last and zero_head and network.n_layers > 1):
                 view.zero_()
+                continue
+            if name == last and self.by_class:
+                _draw_by_class(rng, view, gain / math.sqrt(max(view.shape[1], 1)))
                 continue
             draw = rng.standard_normal(tuple(view.shape))
             if name == "embedding.phase":
@@ -131,6 +187,16 @@ class Parameters:
             self.table.copy_(torch.from_numpy(draw32)).mul_(factor)
 
 
+def _draw_by_class(rng: np.random.Generator, weight: Tensor, factor: float) -> None:
+    """Fill the weights of an output layer with a row for each class, a block of classes at a time."""
+    import torch
+
+    for rows in weight.transpose(1, 2):
+        for part in rows.split(max(2**20 // rows.shape[1], 1)):
+            draw = rng.standard_normal(tuple(part.shape), dtype=np.float32)
+            part.copy_(torch.from_numpy(draw)).mul_(factor)
+
+
 def _is_decayed(name: str) -> bool:
     return name.startswith("layers.") and name.endswith(".weight")
 
@@ -142,6 +208,14 @@ class SparseBatch:
     offsets: Tensor  # (n_rows + 1,), int64
     indices: Tensor  # (n_nonzero,), int64
     values: Tensor  # (n_nonzero,), floating
+    first_entry: int = 0  # entries of the whole batch before these, where other processes have other rows of it
+
+
+class Part(NamedTuple):
+    """Which rows of a whole batch of ``n_rows`` these are: what is drawn for it is drawn as if all were here."""
+
+    first_row: int
+    n_rows: int
 
 
 @dataclass
@@ -164,6 +238,13 @@ class BackwardPass:
         Share of each hidden layer's outputs set to 0, drawn for the whole batch from (seed, step).
     label_smoothing : float
     compute_dtype : torch dtype of the matrix products; sums, the softmax and the gradients are in the parameters' dtype
+
+    Attributes
+    ----------
+    gradient : Tensor of shape (n_parameters,)
+        Or (n_body,) where the plan goes by classes: the rest never exists whole.
+    communicator : Communicator, optional
+        The processes that the classes of an output layer by class are spread over.
     """
 
     def __init__(
@@ -174,6 +255,7 @@ class BackwardPass:
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
         compute_dtype: Any = None,
+        communicator: Communicator | None = None,
     ) -> None:
         import torch
 
@@ -181,20 +263,32 @@ class BackwardPass:
         self.spec = parameters.spec.network
         self.dropout = dropout
         self.label_smoothing = label_smoothing
+        head = None if parameters.head is None else parameters.head.for_rows(max_rows)
+        if communicator is not None and head is not None:
+            head = replace(head, kind="classes", n_rows=max_rows * communicator.size)
         dtype, device = parameters.flat.dtype, parameters.flat.device
         self.dtype = compute_dtype or dtype
-        self.gradient = torch.zeros_like(parameters.flat)
+        # With room behind the gradient for what processes tell each other in the same breath.
+        n_gradient = parameters.n_body if head is not None and head.kind == "classes" else parameters.flat.numel()
+        self.exchanged = parameters.flat.new_zeros(n_gradient + MESSAGES)
+        self.gradient = self.exchanged[:n_gradient]
         self.gradient_views = parameters.views_of(self.gradient)
         self.table_gradient: TableGradient | None = None
         self.mixed = self.dtype != dtype
-        self._flat16 = parameters.flat.to(self.dtype) if self.mixed else parameters.flat
+        self._flat16 = self._body.to(self.dtype) if self.mixed else parameters.flat
         self._views = parameters.views_of(self._flat16) if self.mixed else parameters.views
         members = self.spec.n_members
         sizes = self.spec.layer_sizes
-        self._z = [torch.empty(members, max_rows, h, dtype=self.dtype, device=device) for h in sizes[1:]]
-        self._x = [torch.empty_like(z) for z in self._z[:-1]]
-        self._d = [torch.empty_like(z) for z in self._z[:-1]]
-        self._logits = torch.empty_like(self._z[-1], dtype=dtype)
+        own = sizes[1:] if head is None else sizes[1:-1]
+        self._z = [torch.empty(members, max_rows, h, dtype=self.dtype, device=device) for h in own]
+        hidden = self._z[: self.spec.n_layers - 1]
+        self._x = [torch.empty_like(z) for z in hidden]
+        self._d = [torch.empty_like(z) for z in hidden]
+        self._head = None if head is None else self._head_pass(head, communicator)
+        if head is None:
+            self._logits = torch.empty_like(self._z[-1], dtype=dtype)
+        else:
+            self._at_head = torch.empty(members, max_rows, sizes[-2], dtype=dtype, device=device)
         self._embedding = _Embedding(self.spec, max_rows, self.dtype, device) if self.spec.embedding_size else None
 
     def __call__(
@@ -204,6 +298,8 @@ class BackwardPass:
         weight: Tensor,
         sparse: SparseBatch | None = None,
         mask_key: tuple[int, int] = (0, 0),
+        part: Part | None = None,
+        update: Update | None = None,
     ) -> Tensor:
         """Return the loss of a batch [nats times weight] and leave its gradient in ``gradient``.
 
@@ -214,12 +310,19 @@ class BackwardPass:
         sparse : SparseBatch, optional
         mask_key : (seed, step)
             What the dropout masks are a pure function of.
+        part : Part, optional
+            Where the rows are some of a larger batch.
+        update : callable, needed where the head goes by classes
+            Given each tile's gradient to use up; not called, and ``gradient`` left as it was, where the loss is not
+            finite.
         """
         if self.mixed:
-            self._flat16.copy_(self.parameters.flat)
+            self._flat16.copy_(self._body)
         n = dense.shape[0]
         x0 = self._embedding.forward(self, dense) if self._embedding else dense
-        inputs, masks = self._forward(x0, sparse, n, mask_key)
+        inputs, masks = self._forward(x0, sparse, n, mask_key, part)
+        if self._head is not None:
+            return self._through_head(inputs, masks, target, weight, sparse, update)
         logits = self._logits[:, :n]
         if self.mixed:
             logits.copy_(self._z[-1][:, :n])
@@ -231,20 +334,73 @@ class BackwardPass:
         delta = self._z[-1][:, :n]
         if self.mixed:
             delta.copy_(logits)
-        self._backward(inputs, masks, delta, sparse, n)
+        self._backward(inputs, masks, delta, sparse, n, self.spec.n_layers)
+        return loss
+
+    @property
+    def _body(self) -> Tensor:
+        """The parameters that the layers below a head by class read; all of them where it is dense."""
+        return self.parameters.flat[: self.parameters.n_body]
+
+    @property
+    def shards(self) -> ShardedHead | None:
+        """The output layer where its classes are spread over processes."""
+        return self._head if isinstance(self._head, ShardedHead) else None
+
+    def _head_pass(self, plan: HeadPlan, communicator: Communicator | None) -> HeadPass | ShardedHead:
+        parameters = self.parameters
+        if communicator is not None:
+            return ShardedHead(
+                *parameters.head_of(parameters.flat),
+                plan,
+                communicator,
+                output=self.spec.output,
+                label_smoothing=self.label_smoothing,
+            )
+        return HeadPass(
+            *parameters.head_of(parameters.flat),
+            plan,
+            output=self.spec.output,
+            label_smoothing=self.label_smoothing,
+            gradient=parameters.head_of(self.gradient) if plan.kind == "rows" else None,
+        )
+
+    def _through_head(
+        self,
+        inputs: list[Tensor],
+        masks: list[Tensor | None],
+        target: Tensor,
+        weight: Tensor,
+        sparse: SparseBatch | None,
+        update: Update | None,
+    ) -> Tensor:
+        """Return the loss by way of a head by class, and fill ``gradient`` where that is finite."""
+        import torch
+
+        assert self._head is not None
+        n = inputs[-1].shape[1]
+        at_head = self._at_head[:, :n]
+        loss = self._head(inputs[-1].to(at_head.dtype), target, weight, at_head, update)
+        if not torch.isfinite(loss) or self.spec.n_layers == 1:
+            return loss
+        below = self._d[-1][:, :n].copy_(at_head)
+        mask = masks[-1]
+        if mask is not None:
+            below.mul_(mask)
+        delta = _activation_gradient(self.spec.activation, below, self._z[-1][:, :n], inputs[-1], mask)
+        self._backward(inputs, masks, delta, sparse, n, self.spec.n_layers - 1)
         return loss
 
     def _forward(
-        self, x0: Tensor, sparse: SparseBatch | None, n: int, key: tuple[int, int]
+        self, x0: Tensor, sparse: SparseBatch | None, n: int, key: tuple[int, int], part: Part | None
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         """Fill ``_z`` and return the inputs of each layer with the dropout masks after each hidden one."""
-        spec, scale = self.spec, self.parameters.spec.scale
+        spec, scale = self.spec, self.parameters.scale
         x = x0.expand(spec.n_members, -1, -1)
         inputs = [x]
         masks: list[Tensor | None] = []
-        hidden = sum(spec.hidden_layer_sizes) * spec.n_members * n
-        pool = _mask_pool(self.dropout, hidden, key, x0.device) if self.dropout else None
-        for i in range(spec.n_layers):
+        pool = _hidden_masks(self.dropout, spec, n, key, part, x0.device) if self.dropout else None
+        for i in range(len(self._z)):
             z = self._z[i][:, :n]
             _affine(
                 x,
@@ -277,12 +433,13 @@ class BackwardPass:
         delta: Tensor,
         sparse: SparseBatch | None,
         n: int,
+        n_layers: int,
     ) -> None:
-        """Fill ``gradient`` from the gradient at the logits, last layer first."""
+        """Fill ``gradient`` of the first layers from the gradient at the outputs of the last of them."""
         import torch
 
-        spec, scale = self.spec, self.parameters.spec.scale
-        for i in reversed(range(spec.n_layers)):
+        spec, scale = self.spec, self.parameters.scale
+        for i in reversed(range(n_layers)):
             name = f"layers.{i}"
             _weight_gradient(
                 inputs[i], delta, scale(f"{name}.weight"), self.gradient_views[f"{name}.weight"]
@@ -356,7 +513,7 @@ class _Embedding:
     def forward(self, owner: BackwardPass, dense: Tensor) -> Tensor:
         import torch
 
-        spec, scale, views = owner.spec, owner.parameters.spec.scale, owner._views
+        spec, scale, views = owner.spec, owner.parameters.scale, owner._views
         n = dense.shape[0]
         self.dense = dense
         waves, cosine = self.waves[:, :n], self.cosine[:, :n]
@@ -375,7 +532,7 @@ class _Embedding:
         """Fill the embedding's gradients from the gradient at the first layer's outputs."""
         import torch
 
-        spec, scale, views = owner.spec, owner.parameters.spec.scale, owner._views
+        spec, scale, views = owner.spec, owner.parameters.scale, owner._views
         n = delta.shape[1]
         assert self.dense is not None
         weight = views["layers.0.weight"][:, spec.n_dense :]
@@ -472,7 +629,7 @@ def drop_tokens(sparse: SparseBatch, rate: float, key: tuple[int, int]) -> Spars
     """Return the batch without a random share of its entries, the others scaled up for it: dropout at the input."""
     import torch
 
-    keep = _mask_pool(rate, sparse.values.numel(), (key[0] + 1, key[1]), sparse.values.device)
+    keep = _mask_pool(rate, sparse.values.numel(), (key[0] + 1, key[1]), sparse.values.device, sparse.first_entry)
     before = torch.zeros(keep.numel() + 1, dtype=torch.int64, device=keep.device)
     torch.cumsum(keep, 0, out=before[1:])
     return SparseBatch(before[sparse.offsets], sparse.indices[keep], sparse.values[keep] * _keep_scale(rate))
@@ -487,13 +644,31 @@ def _keep_scale(dropout: float) -> float:
     return 256 / max(_keep_level(dropout), 1)
 
 
-def _mask_pool(dropout: float, count: int, key: tuple[int, int], device: Any) -> Tensor:
-    """Return ``count`` draws of keep (True) or drop, a pure function of (seed, step).
+def _mask_pool(dropout: float, count: int, key: tuple[int, int], device: Any, first: int = 0) -> Tensor:
+    """Return ``count`` draws of keep (True) or drop, a pure function of (seed, step), from the draw ``first`` on.
 
-    Counter-based bytes (Philox, Salmon et al. 2011): any step's masks are had without those before it, and a byte a
-    unit is twenty times cheaper than a Bernoulli draw a unit.
+    Counter-based bytes (Philox, Salmon et al. 2011): any step's masks are had without those before it, any part of
+    them without the rest, and a byte a unit is twenty times cheaper than a Bernoulli draw a unit.
     """
     import torch
 
-    raw = np.random.Philox(key=key[0], counter=[0, 0, key[1], 0]).random_raw(-(-count // 8))
-    return (torch.from_numpy(raw.view(np.uint8)[:count]).to(device)) < _keep_level(dropout)
+    block, skipped = divmod(first, 32)  # a count of the counter is four words of eight bytes
+    raw = np.random.Philox(key=key[0], counter=[block, 0, key[1], 0]).random_raw(-(-(skipped + count) // 8))
+    drawn = raw.view(np.uint8)[skipped : skipped + count]
+    return (torch.from_numpy(drawn).to(device)) < _keep_level(dropout)
+
+
+def _hidden_masks(
+    dropout: float, spec: NetworkSpec, n: int, key: tuple[int, int], part: Part | None, device: Any
+) -> Tensor:
+    """Return the draws for all hidden units of ``n`` rows: layer by layer, member by member, row by row."""
+    import torch
+
+    if part is None:
+        return _mask_pool(dropout, sum(spec.hidden_layer_sizes) * spec.n_members * n, key, device)
+    pieces, first = [], 0
+    for size in spec.hidden_layer_sizes:
+        for _ in range(spec.n_members):
+            pieces.append(_mask_pool(dropout, n * size, key, device, first + part.first_row * size))
+            first += part.n_rows * size
+    return torch.cat(pieces)

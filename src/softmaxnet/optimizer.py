@@ -4,6 +4,7 @@
 parameters             update
 =====================  ==========================================================================================
 flat, dense gradient   Adam with decoupled weight decay (Kingma and Ba 2015; Loshchilov and Hutter 2019), fused
+head by class          the same, tile by tile as the gradients come, with the factor of its scale on the rate
 sparse table           Adagrad (Duchi et al. 2011) on the rows that the batch has; others are not even read
 average                ``a <- a + (1 - b_t)(theta - a)`` with ``1 - b_t = 1 - (1 - 1/t)^(g+1)``: a weight of t^g for
                        step t, so the window is always the same share of the run so far (Karras et al. 2024, 3.1)
@@ -89,34 +90,80 @@ class Optimizer:
         self.table_squares = None if table is None else torch.zeros_like(table)
 
     def step(self, rate: float, gradient: Tensor, table_gradient: TableGradient | None) -> None:
-        """Apply one update with the learning rate ``rate``."""
-        import torch
+        """Apply one update with the learning rate ``rate``.
 
+        A gradient of ``n_body`` numbers is of all parameters but a head by class, whose update has been made by
+        :meth:`update_classes`.
+        """
         parameters = self.parameters
+        body = slice(0, parameters.n_body)
         if self.weight_decay:
             parameters.flat[: parameters.n_decayed].mul_(1 - rate * self.weight_decay)
         self.count += 1  # the fused kernel reads the count and leaves counting to its caller
-        torch._fused_adam_(
-            [parameters.flat],
-            [gradient],
-            [self.first],
-            [self.second],
-            [],
-            [self.count],
-            lr=rate,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            weight_decay=0.0,
-            eps=ADAM_EPSILON,
-            amsgrad=False,
-            maximize=False,
-        )
+        self._adam(rate, 1.0, parameters.flat[body], gradient[body], self.first[body], self.second[body], self.count)
+        if parameters.by_class and gradient.numel() > parameters.n_body:
+            d_weight, d_bias = parameters.head_of(gradient)
+            for member in range(d_weight.shape[0]):
+                self._update_head(rate, member, 0, d_weight.shape[1], d_weight[member], d_bias[member], self.count)
         self.n_steps += 1
         if table_gradient is not None:
             self._step_table(rate * self.table_rate, table_gradient)
         if self.average is not None and self.average_power is not None:
             share = 1 - (1 - 1 / self.n_steps) ** (self.average_power + 1)
             self.average.lerp_(parameters.flat, share)
+
+    def update_classes(
+        self, rate: float, member: int, start: int, stop: int, d_weight: Tensor, d_bias: Tensor
+    ) -> None:
+        """Update some classes of a head by class; :meth:`step` with the same rate, for all else, follows.
+
+        Parameters
+        ----------
+        rate : float
+        member, start, stop : int
+            Which weights: rows ``start..stop`` of the member's.
+        d_weight : Tensor of shape (stop - start, width)
+        d_bias : Tensor of shape (stop - start,)
+        """
+        self._update_head(rate, member, start, stop, d_weight, d_bias, self.count + 1)
+
+    def _update_head(
+        self, rate: float, member: int, start: int, stop: int, d_weight: Tensor, d_bias: Tensor, count: Tensor
+    ) -> None:
+        parameters = self.parameters
+        for place, gradient in enumerate((d_weight, d_bias)):
+            state = (parameters.flat, self.first, self.second)
+            theta, first, second = (parameters.head_of(flat)[place][member, start:stop] for flat in state)
+            if self.weight_decay and place == 0:
+                theta.mul_(1 - rate * self.weight_decay)
+            factor = parameters.spec.scale(parameters.head_names[place])
+            self._adam(rate, factor, theta, gradient, first, second, count)
+
+    def _adam(
+        self, rate: float, factor: float, theta: Tensor, gradient: Tensor, first: Tensor, second: Tensor, count: Tensor
+    ) -> None:
+        """Update contiguous parameters that are ``factor`` times what the update is of.
+
+        With ``W = s theta`` the gradient at theta is s times that at W: ``dW = s m / (sqrt(v) + epsilon / s)`` of the
+        moments m and v of the gradient at W.
+        """
+        import torch
+
+        torch._fused_adam_(
+            [theta],
+            [gradient],
+            [first],
+            [second],
+            [],
+            [count],
+            lr=rate * factor,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=0.0,
+            eps=ADAM_EPSILON / factor,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def _step_table(self, rate: float, gradient: TableGradient) -> None:
         table, squares = self.parameters.table, self.table_squares
