@@ -33,6 +33,8 @@ __all__ = ["Checkpoint", "Checkpoints", "arrays_digest", "generations", "newest"
 FORMAT = "softmaxnet-checkpoint"
 FORMAT_VERSION = 1
 NAMES = ("a.safetensors", "b.safetensors")
+PARTS = ("", "bins-")
+"""What the names of the files begin with: a run may have parts, each with checkpoints of its own."""
 HISTORY = "history"
 """The tensor that holds the history, a row for each epoch; no parameter is called so."""
 DESCRIPTION = {
@@ -74,18 +76,18 @@ class Checkpoint:
     history: list[dict[str, float]]
 
 
-def generations(folder: str | Path) -> list[Path]:
+def generations(folder: str | Path, part: str = "") -> list[Path]:
     """Return the files of a folder that are checkpoints by their names, whole or not."""
-    return [path for path in (Path(folder) / name for name in NAMES) if path.is_file()]
+    return [path for path in (Path(folder) / (part + name) for name in NAMES) if path.is_file()]
 
 
-def newest(folder: str | Path) -> Checkpoint | None:
+def newest(folder: str | Path, part: str = "") -> Checkpoint | None:
     """Return the newest checkpoint that is as it was written, or None where there is none.
 
     A file that is not is named in a warning, with what is wrong with it.
     """
     found: Checkpoint | None = None
-    for path in generations(folder):
+    for path in generations(folder, part):
         try:
             checkpoint = _read(path)
         except ModelFileError as error:
@@ -103,7 +105,7 @@ def remove(folder: str | Path) -> None:
     folder = Path(folder)
     if not folder.is_dir() or folder.is_symlink():
         return
-    for name in NAMES:
+    for name in (part + name for part in PARTS for name in NAMES):
         for path in (folder / name, *folder.glob(f".{name}.*.tmp")):
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -162,6 +164,8 @@ class Checkpoints:
         every_seconds: float | None = None,
     ) -> None:
         self.folder = Path(folder)
+        self._part = ""
+        self._goes_on = found is not None
         # Through JSON and back, as what it is compared with: tuples are lists there.
         self.fingerprint = strict_json(canonical_json(dict(fingerprint)).encode("utf-8"), "the fingerprint")
         if found is not None:
@@ -169,9 +173,22 @@ class Checkpoints:
         self.every_seconds = EVERY_SECONDS if every_seconds is None else every_seconds
         self._found = found
         self._serial = 0 if found is None else found.serial
-        self._next = 1 if found is not None and found.path.name == NAMES[0] else 0
+        self._next = 1 if found is not None and found.path.name.endswith(NAMES[0]) else 0
         self._due_at = time.monotonic() + self.every_seconds
         self._has_failed = False
+
+    def part(self, name: str) -> Checkpoints:
+        """Return the checkpoints of a part of the run, which begins when the parts before it are done.
+
+        A run that goes on does so with the newest checkpoint of each of its parts.
+        """
+        if not name:
+            return self
+        about = {**self.fingerprint, "part": name}
+        found = newest(self.folder, f"{name}-") if self._goes_on else None
+        part = Checkpoints(self.folder, about, found=found, every_seconds=self.every_seconds)
+        part._part = f"{name}-"
+        return part
 
     def take(self) -> Checkpoint | None:
         """Return what the run goes on from, once: its tensors need not stay in memory."""
@@ -234,7 +251,7 @@ class Checkpoints:
         table = table.reshape(len(history), len(columns))
         buffers, _ = encode({**tensors, HISTORY: table}, canonical_json(description))
         self.folder.mkdir(exist_ok=True)
-        with atomic_output(self.folder / NAMES[self._next], force=True) as file:
+        with atomic_output(self.folder / (self._part + NAMES[self._next]), force=True) as file:
             for buffer in buffers:
                 file.write(buffer)
 
@@ -255,7 +272,8 @@ def _read(path: Path) -> Checkpoint:
         raise ModelFileError("it has no history")
     history = [dict(zip(columns, line, strict=True)) for line in table.tolist()]
     for line in history:
-        line["epoch"] = int(line["epoch"])
+        if line["epoch"].is_integer():  # a part of an epoch is shown after each round of a long one
+            line["epoch"] = int(line["epoch"])
     return Checkpoint(path, about["serial"], about["fingerprint"], about["state"], tensors, history)
 
 

@@ -1,8 +1,9 @@
-"""How much memory is free, and the one array of rows x classes that a user may ask for."""
+"""How much memory there is, is free and is taken, and the one array of rows x classes that a user may ask for."""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from softmaxnet.errors import ResourceError
 
-__all__ = ["allocate_result", "available_bytes"]
+__all__ = ["allocate_result", "available_bytes", "installed_bytes", "peak_resident_bytes", "resident_bytes"]
 
 UNCHECKED_BYTES = 256 * 2**20
 """Results up to this size are allocated without asking how much memory is free."""
@@ -46,6 +47,49 @@ def available_bytes() -> int | None:
     """
     limits = [limit for limit in (_kernel_available(), _group_left()) if limit is not None]
     return min(limits) if limits else None
+
+
+def installed_bytes() -> int | None:
+    """Return the bytes of memory that this machine, or a container's limit, has; None where the system does not say.
+
+    Unlike what is free it is the same at any time.
+    """
+    try:
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, OSError, ValueError):  # AttributeError: Windows
+        return None
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit:
+            limits.append(int(limit.read()))  # "max" is no number: no limit
+    except (OSError, ValueError):
+        pass
+    return min(limits)
+
+
+def resident_bytes() -> int | None:
+    """Return the bytes of memory that this process holds now, or None where the system does not say."""
+    return _status_bytes("VmRSS:")
+
+
+def peak_resident_bytes() -> int | None:
+    """Return the most bytes of memory that this process has held at once, or None where the system does not say."""
+    found = _status_bytes("VmHWM:")
+    if found is not None:
+        return found
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status_bytes(name: str) -> int | None:
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+    except (OSError, ValueError, StopIteration):
+        return None
 
 
 def _kernel_available() -> int | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
+import shlex
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import BinaryIO, cast
 
 from softmaxnet.errors import ResourceError, UsageError
 
-__all__ = ["atomic_output", "check_output"]
+__all__ = ["atomic_output", "check_output", "is_device"]
 
 
 def check_output(path: str | Path, *, force: bool = False) -> Path:
@@ -27,14 +30,40 @@ def check_output(path: str | Path, *, force: bool = False) -> Path:
     path = Path(os.path.expanduser(path))
     if path.is_dir():
         raise UsageError("the output is a folder; name a file in it", file=str(path))
+    if is_device(path):
+        return path  # it is written to, and never replaced by a file
     if not force and os.path.lexists(path):
         raise UsageError("the output exists", file=str(path), hint="Use --force to replace it.")
     folder = path.parent
     if not folder.is_dir():
         raise ResourceError(
-            "the output's folder does not exist", file=str(path), hint=f"Make it: mkdir -p {folder}."
+            f"the output's folder does not exist{_nearest_folder(folder)}",
+            file=str(path),
+            hint=f"Make it: mkdir -p {shlex.quote(str(folder))}.",
         )
     return path
+
+
+def is_device(path: str | Path) -> bool:
+    """Whether something is there that is neither a file nor a folder: /dev/null, /dev/stdout, a pipe."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _nearest_folder(folder: Path) -> str:
+    """Return, for a message, the folder that was probably meant, or the deepest one on the way that is there."""
+    there = next((parent for parent in folder.parents if parent.is_dir()), None)
+    if there is None:
+        return ""
+    missing = folder.relative_to(there).parts[0]
+    with contextlib.suppress(OSError):
+        near = difflib.get_close_matches(missing, [entry.name for entry in there.iterdir() if entry.is_dir()], n=1)
+        if near:
+            return f"; did you mean {there / near[0] / Path(*folder.relative_to(there).parts[1:])}?"
+    return "" if there in (Path(), folder.parent) else f"; there is {there}"
 
 
 @contextlib.contextmanager
@@ -67,6 +96,10 @@ def atomic_output(path: str | Path, *, force: bool = False) -> Iterator[BinaryIO
     b'new'
     """
     given = check_output(path, force=force)
+    if is_device(given):
+        with open(given, "wb") as device:
+            yield device
+        return
     target = Path(os.path.realpath(given))
     temporary: str | None = None
     n_bytes = 0

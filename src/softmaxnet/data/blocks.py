@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +54,7 @@ def dataset_blocks(
     on_bad_row: OnBadRow = "fail",
     need_target: bool = True,
     on_progress: OnProgress | None = None,
-) -> Iterator[Block]:
+) -> Generator[Block, None, None]:
     """Yield what ``read_dataset`` reads, block by block: CSV, TSV and Parquet; anything else is one block.
 
     Labels have the type that those of their block have: ``lookup_labels`` matches ``3`` and ``"3"``.

@@ -126,15 +126,18 @@ def read_image_file(data: bytes, source: str, reader: Mapping[str, object] | Non
     return ImageRows(_pixels(image, shape)[np.newaxis], None, (source,), _settings(shape))
 
 
-def decode_image(data: bytes, source: str = "<image>") -> Any:
+def decode_image(
+    data: bytes, source: str = "<image>", *, keep_alpha: bool = False, max_pixels: int = MAX_IMAGE_PIXELS
+) -> Any:
     """Return a PNG or JPEG as a Pillow image of mode L or RGB, turned as its EXIF orientation says.
 
-    Transparent pixels are laid over white; 16-bit grey becomes 8-bit.
+    Transparent pixels are laid over white, or, with ``keep_alpha``, the image is returned in mode RGBA where it has
+    any; 16-bit grey becomes 8-bit.
 
     Raises
     ------
     DataError
-        For another format, a damaged or truncated file, an animation, or more than 67,108,864 pixels.
+        For another format, a damaged or truncated file, an animation, or more than ``max_pixels`` (67,108,864) pixels.
     """
     try:
         from PIL import Image, ImageOps
@@ -143,13 +146,14 @@ def decode_image(data: bytes, source: str = "<image>") -> Any:
     _check_sign(data, source)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image, source)
+            _check_size(image, source, max_pixels)
             image.load()
-            return _grey_or_colour(ImageOps.exif_transpose(image))
+            upright = ImageOps.exif_transpose(image)
+            return upright.convert("RGBA") if keep_alpha and _has_alpha(upright) else _grey_or_colour(upright)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large(source, "too many") from None
+        raise _too_large(source, "too many", max_pixels) from None
     except Exception as error:  # Pillow raises nearly any type for a damaged file
         detail = str(error) or type(error).__name__
         raise DataError(f"a damaged image: {detail.splitlines()[0][:200]}", file=source) from None
@@ -166,18 +170,18 @@ def _check_sign(data: bytes, source: str) -> None:
     raise DataError(f"only PNG and JPEG images are read; {what}", file=source, hint="Convert it to PNG.")
 
 
-def _check_size(image: Any, source: str) -> None:
+def _check_size(image: Any, source: str, max_pixels: int) -> None:
     width, height = image.size
     if width < 1 or height < 1:
         raise DataError(f"an image of {width} x {height} pixels", file=source)
-    if width * height > MAX_IMAGE_PIXELS:
-        raise _too_large(source, f"{width} x {height}")
+    if width * height > max_pixels:
+        raise _too_large(source, f"{width} x {height}", max_pixels)
     if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
         raise DataError("an animated image; give one frame", file=source)
 
 
-def _too_large(source: str, size: str) -> DataError:
-    return DataError(f"the image has {size} pixels; at most {MAX_IMAGE_PIXELS:,} are accepted", file=source)
+def _too_large(source: str, size: str, max_pixels: int) -> DataError:
+    return DataError(f"the image has {size} pixels; at most {max_pixels:,} are accepted", file=source)
 
 
 def _grey_or_colour(image: Any) -> Any:
@@ -186,7 +190,7 @@ def _grey_or_colour(image: Any) -> Any:
 
     if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey, which convert would clip at 255
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if _has_alpha(image):
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         flat = Image.alpha_composite(white, layer).convert("RGB")
@@ -197,6 +201,10 @@ def _grey_or_colour(image: Any) -> Any:
     if image.mode == "P" and _is_grey(colour):
         return colour.convert("L")
     return colour
+
+
+def _has_alpha(image: Any) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
 def _is_grey(image: Any) -> bool:

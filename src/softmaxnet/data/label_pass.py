@@ -29,6 +29,9 @@ class StreamedLabels:
     ----------
     classes : array (K,), sorted
     counts : int64 (K,)
+        Rows of every class.
+    weights : float64 (K,)
+        The sum of their weights; ``counts`` where rows have none.
     values : pyarrow.Array
         The distinct cells of the target column.
     numbers : int64
@@ -39,6 +42,7 @@ class StreamedLabels:
 
     classes: NDArray[Any]
     counts: Ints
+    weights: NDArray[np.float64]
     values: Any
     numbers: Ints
     mixing: float
@@ -60,6 +64,7 @@ def label_pass(
     assert roles.target is not None
     place: dict[object, int] = {}
     counts: list[int] = []
+    weights: list[float] = []
     usable: dict[int, NDArray[np.bool_]] = {}
     group_rows, entropies = np.zeros((2, len(rows)))
     names = [name for name in (roles.target, roles.weights, roles.group) if name is not None]
@@ -80,7 +85,11 @@ def label_pass(
             number = place.setdefault(value, len(place))
             if number == len(counts):
                 counts.append(0)
+                weights.append(0.0)
             counts[number] += count
+        if roles.weights is not None:
+            for value, weight in _weight_of_values(table, roles).items():
+                weights[place[value]] += weight
     if not place:
         raise DataError("no row is left: all are bad", file=str(rows.paths[0]))
     values = pa.array(list(place), kind.value_type if pa.types.is_dictionary(kind) else kind)
@@ -89,8 +98,20 @@ def label_pass(
     except DataError as error:
         raise DataError(error.message, file=str(rows.paths[0]), column=roles.target, hint=error.hint) from None
     per_class = np.bincount(numbers, weights=counts, minlength=len(classes)).astype(np.int64)
+    totals: NDArray[Any] = per_class.astype(np.float64)
+    if roles.weights is not None:
+        totals = np.bincount(numbers, weights=weights, minlength=len(classes))
     mixing = label_mixing(per_class, group_rows, entropies)
-    return StreamedLabels(classes, per_class, values, numbers, mixing), usable
+    return StreamedLabels(classes, per_class, totals, values, numbers, mixing), usable
+
+
+def _weight_of_values(table: Any, roles: Roles) -> dict[object, float]:
+    """Return the sum of the weights of the rows with each cell of the target column."""
+    import pyarrow as pa
+
+    cells, weights = plain(table.column(roles.target)), table.column(roles.weights).cast(pa.float64())
+    sums = pa.table({"y": cells, "w": weights}).group_by("y", use_threads=False).aggregate([("w", "sum")])
+    return dict(zip(sums.column("y").to_pylist(), sums.column("w_sum").to_pylist(), strict=True))
 
 
 def _usable_rows(table: Any, roles: Roles, log: CountingLog, before: int, file: str) -> NDArray[np.bool_] | None:

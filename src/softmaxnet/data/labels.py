@@ -7,7 +7,9 @@ different labels, and a mixture of them is refused rather than guessed at.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,22 @@ import numpy as np
 from softmaxnet.data.dataset import Dataset
 from softmaxnet.errors import DataError
 
-__all__ = ["column_labels", "encode_labels", "is_missing_label", "label_array", "labels_of", "lookup_labels"]
+__all__ = [
+    "AMOUNTS_MIN_CLASSES",
+    "are_amounts",
+    "column_labels",
+    "encode_labels",
+    "is_missing_label",
+    "label_array",
+    "labels_of",
+    "lookup_labels",
+]
 
 _CANONICAL_INTEGER = r"^(0|-?[1-9][0-9]*)$"
 _canonical = re.compile(_CANONICAL_INTEGER, re.ASCII)
+_decimal = re.compile(r"\s*[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+AMOUNTS_MIN_CLASSES = 20
+"""Up to so many different decimal numbers may well be classes: ratings, sizes, versions."""
 
 
 def encode_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -99,6 +113,36 @@ def labels_of(dataset: Dataset) -> np.ndarray:
             hint="Remove such rows, or skip them (--on-bad-row skip).",
         )
     return dataset.y
+
+
+def are_amounts(classes: Sequence[object]) -> bool:
+    """Whether distinct labels look like measured amounts: more than 20, all decimal numbers, not all of them whole.
+
+    Parameters
+    ----------
+    classes : sequence of length K, distinct
+
+    Examples
+    --------
+    >>> are_amounts([f"{0.37 * i:.2f}" for i in range(100)]), are_amounts([0.5, 1.0, 1.5, 2.0])
+    (True, False)
+    >>> are_amounts([f"{i}.0" for i in range(100)]), are_amounts([f"A{i}.5" for i in range(100)])
+    (False, False)
+    """
+    if len(classes) <= AMOUNTS_MIN_CLASSES:
+        return False
+    fraction = False
+    for label in classes:
+        if isinstance(label, str):
+            if not _decimal.fullmatch(label):
+                return False
+            value = float(label.replace(",", "."))
+        elif isinstance(label, float):
+            value = label
+        else:
+            return False
+        fraction = fraction or (math.isfinite(value) and value != math.floor(value))
+    return fraction
 
 
 def is_missing_label(y: np.ndarray) -> np.ndarray:

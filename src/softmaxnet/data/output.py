@@ -1,4 +1,4 @@
-"""Columns of results -> CSV, JSON lines or Parquet, whole into a file or plainly to the standard output."""
+"""Columns of results -> CSV, JSON lines or Parquet, in pieces; whole into a file or plainly to the standard output."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import io
 import json
 import math
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 
-from softmaxnet.data.atomic import atomic_output
+from softmaxnet.data.atomic import atomic_output, is_device
 from softmaxnet.errors import DataError, UsageError
 
-__all__ = ["Format", "output_format", "write_columns"]
+__all__ = ["ColumnWriter", "Format", "column_writer", "output_format", "write_columns"]
 
 Format = Literal["csv", "jsonl", "parquet"]
 _FORMATS: dict[str, Format] = {
@@ -28,6 +30,7 @@ _FORMATS: dict[str, Format] = {
     ".pq": "parquet",
 }
 _CHUNK = 65_536  # rows that are formatted at a time
+_SPOOL_BYTES = 32 << 20  # of what goes to the standard output, until it is known that it is whole
 
 
 def output_format(path: str | Path, told: str | None = None) -> Format:
@@ -75,15 +78,95 @@ def write_columns(
     a,0.5
     ,
     """
+    with column_writer(path, format=format, force=force) as writer:
+        writer.write(columns)
+
+
+class ColumnWriter:
+    """Rows, written piece by piece; all pieces have the columns and the types of the first one. See ``column_writer``.
+
+    Parameters
+    ----------
+    file : binary file that can be truncated
+    kind : {"csv", "jsonl", "parquet"}
+    """
+
+    def __init__(self, file: BinaryIO, kind: Format) -> None:
+        self.file, self.kind = file, kind
+        self.schema: Any = None
+        self._parquet: Any = None
+
+    def write(self, columns: Mapping[str, Any]) -> None:
+        """Write the next rows, as ``write_columns`` takes them."""
+        table = _table(columns)
+        if self.schema is None:
+            self.schema = table.schema
+            self._begin()
+        table = table.cast(self.schema)
+        if self.kind == "parquet":
+            self._parquet.write_table(table)
+        elif self.kind == "csv":
+            _write_csv_rows(table, self.file)
+        else:
+            _write_jsonl(table, self.file)
+
+    def restart(self) -> None:
+        """Forget what was written: the next piece is the first one."""
+        self.close()
+        self.schema = self._parquet = None
+        self.file.seek(0)
+        self.file.truncate()
+
+    def close(self) -> None:
+        """Write what ends a file of this kind."""
+        if self._parquet is not None:
+            self._parquet.close()
+            self._parquet = None
+
+    def _begin(self) -> None:
+        if self.kind == "csv":
+            self.file.write((",".join(map(_csv_cell, self.schema.names)) + "\n").encode("utf-8"))
+        elif self.kind == "parquet":
+            import pyarrow.parquet
+
+            self._parquet = pyarrow.parquet.ParquetWriter(self.file, self.schema)
+
+
+@contextlib.contextmanager
+def column_writer(
+    path: str | Path, *, format: str | None = None, force: bool = False
+) -> Iterator[ColumnWriter]:
+    """Open a writer of rows in pieces, for a ``with`` block; parameters and errors are those of ``write_columns``.
+
+    Where the block ends with an error nothing is written, neither to a file nor to the standard output: what goes
+    there is kept until the end, on disk where it is much.
+
+    Examples
+    --------
+    >>> with column_writer("-") as writer:
+    ...     writer.write({"label": ["a", "b"]})
+    ...     writer.write({"label": ["c"]})
+    label
+    a
+    b
+    c
+    """
     kind = output_format(path, format)
-    table = _table(columns)
-    write = {"csv": _write_csv, "jsonl": _write_jsonl, "parquet": _write_parquet}[kind]
-    if str(path) == "-":
-        with _stdout(kind) as file:
-            write(table, file)
+    if str(path) != "-" and not is_device(path):
+        with atomic_output(path, force=force) as file:
+            writer = ColumnWriter(file, kind)
+            yield writer
+            writer.close()
         return
-    with atomic_output(path, force=force) as file:
-        write(table, file)
+    if str(path) == "-" and kind == "parquet" and sys.stdout.isatty():
+        raise UsageError("Parquet is not for a terminal; name a file with -o")
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as held:
+        writer = ColumnWriter(cast(BinaryIO, held), kind)
+        yield writer
+        writer.close()
+        held.seek(0)
+        with _stdout() if str(path) == "-" else atomic_output(path, force=force) as file:
+            shutil.copyfileobj(held, file)
 
 
 def _table(columns: Mapping[str, Any]) -> Any:
@@ -106,11 +189,9 @@ def _table(columns: Mapping[str, Any]) -> Any:
 
 
 @contextlib.contextmanager
-def _stdout(kind: Format) -> Iterator[BinaryIO]:
+def _stdout() -> Iterator[BinaryIO]:
     """Yield the bytes of the standard output; text goes through it where it has none (in a notebook)."""
     buffer = getattr(sys.stdout, "buffer", None)
-    if kind == "parquet" and sys.stdout.isatty():
-        raise UsageError("Parquet is not for a terminal; name a file with -o")
     if buffer is None:
         held = io.BytesIO()
         yield held
@@ -150,8 +231,7 @@ class _Short(float):
         return self.text
 
 
-def _write_csv(table: Any, file: BinaryIO) -> None:
-    file.write((",".join(map(_csv_cell, table.column_names)) + "\n").encode("utf-8"))
+def _write_csv_rows(table: Any, file: BinaryIO) -> None:
     for columns in _batches(table):
         rows = zip(*(map(_csv_cell, column) for column in columns), strict=True)
         file.write("".join(",".join(row) + "\n" for row in rows).encode("utf-8"))
@@ -184,11 +264,3 @@ def _json_cell(value: Any) -> Any:
     if value is None or isinstance(value, (str, bool, int, float, list, dict)):
         return value
     return str(value)
-
-
-def _write_parquet(table: Any, file: BinaryIO) -> None:
-    import pyarrow.parquet
-
-    sink = io.BytesIO()
-    pyarrow.parquet.write_table(table, sink)
-    file.write(sink.getbuffer())

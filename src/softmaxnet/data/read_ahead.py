@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -36,7 +36,7 @@ class _End(NamedTuple):
     error: BaseException | None
 
 
-def in_thread(make: Callable[[], Iterator[Made]]) -> Iterator[Made]:
+def in_thread(make: Callable[[], Iterator[Made]]) -> Generator[Made, None, None]:
     """Yield what an iterator yields that runs in a thread of its own; it is stopped when it is not asked any more."""
     handed: queue.Queue[Made | _End] = queue.Queue(2)
     stopped = threading.Event()

@@ -14,7 +14,7 @@ import glob
 import gzip
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, overload
@@ -136,6 +136,11 @@ class TableSource:
         Rows that were left out.
     bad_rows : tuple of BadRow
         The first 1,000 of them.
+    dropped : tuple of str
+        Columns that are left out on purpose.
+    on_bad_row : "fail", "skip" or int
+    in_file_order : bool
+        Whether row groups have the rows in the order of the file, rows that were left out aside.
     """
 
     name: str
@@ -149,6 +154,9 @@ class TableSource:
     reader: dict[str, object]
     n_bad_rows: int = 0
     bad_rows: tuple[BadRow, ...] = ()
+    dropped: tuple[str, ...] = ()
+    on_bad_row: OnBadRow = "fail"
+    in_file_order: bool = True
 
     @property
     def classes(self) -> NDArray[Any]:
@@ -159,6 +167,11 @@ class TableSource:
     def class_counts(self) -> Ints:
         """Rows of every class."""
         return self.labels.counts
+
+    @property
+    def class_weights(self) -> NDArray[np.float64]:
+        """The sum of the weights of the rows of every class; its rows where they have none."""
+        return self.labels.weights
 
     @property
     def sizes(self) -> Ints:
@@ -174,6 +187,13 @@ class TableSource:
     def memory_bytes(self) -> int:
         """Bytes of rows that ``windows`` holds at most; see ``stream_memory``."""
         return stream_memory(self.window_rows, self.bytes_per_row, int(self.rows.sizes.max()))
+
+    @property
+    def about(self) -> dict[str, object]:
+        """How the files were read and which columns were no inputs, as a model keeps it."""
+        roles = {"target": self.roles.target, "weights": self.roles.weights, "group": self.roles.group}
+        told = {name: column for name, column in roles.items() if column is not None}
+        return {**self.reader, **told, **({"drop": list(self.dropped)} if self.dropped else {})}
 
     @property
     def why_shuffle(self) -> str:
@@ -227,7 +247,7 @@ class TableSource:
         *,
         first_row: int = 0,
         slice_rows: int = SLICE_ROWS,
-    ) -> Iterator[Prepared]:
+    ) -> Generator[Prepared, None, None]:
         """Yield what is made of the rows of an epoch, in the order of ``windows``, a slice of a window at a time.
 
         One thread reads windows and prepares slices while those before are trained on: at most three of them
@@ -321,8 +341,29 @@ class TableSource:
         out = replace(self, kept=_Kept.of(np.zeros_like(self.sizes), held))
         rows = _Sampling(out, ()).collect(np.arange(n_held))
         left = {group: _usable(self, group) & ~mask for group, mask in held.items()}
-        counts = self.class_counts - np.bincount(rows.y, minlength=len(self.classes))
-        return replace(self, kept=self.kept.changed(left), labels=replace(self.labels, counts=counts)), rows
+        n_classes = len(self.classes)
+        counts = self.class_counts - np.bincount(rows.y, minlength=n_classes)
+        weights = self.labels.weights - np.bincount(rows.y, weights=rows.sample_weight, minlength=n_classes)
+        labels = replace(self.labels, counts=counts, weights=np.maximum(weights, 0.0))
+        return replace(self, kept=self.kept.changed(left), labels=labels), rows
+
+    def counts_row(self, group: int, row: int) -> bool:
+        """Return whether a row of a row group counts."""
+        bits = self.kept.bits.get(group)
+        return bits is None or bool(bits[row >> 3] >> (7 - (row & 7)) & 1)
+
+    def without(self, gone: Mapping[int, NDArray[np.bool_]]) -> TableSource:
+        """Return the source without some rows: a mask of all rows, for row groups that lose some."""
+        counts, weights = self.labels.counts.copy(), self.labels.weights.copy()
+        left: dict[int, NDArray[np.bool_]] = {}
+        for group, mask in gone.items():
+            usable = _usable(self, group)
+            y, w = _targets(self, self.rows.read(group, _role_columns(self.roles)).filter(usable & mask))
+            counts -= np.bincount(y, minlength=len(counts))
+            weights -= np.bincount(y, weights=w, minlength=len(counts))
+            left[group] = usable & ~mask
+        labels = replace(self.labels, counts=counts, weights=np.maximum(weights, 0.0))
+        return replace(self, kept=self.kept.changed(left), labels=labels)
 
     def _load(self, window: Window, order: Ints) -> StreamedRows:
         """Read the rows of a window, in the order that is given."""
@@ -619,6 +660,7 @@ def open_source(
         else:
             rows = open_row_groups(paths, below)
         source = _source(str(path), rows, roles, drop, log, stream_bytes, settings)
+        source = replace(source, on_bad_row=on_bad_row)
         if not shuffle or not source.why_shuffle:
             return source
         return _shuffled(source, paths, folder, stream_bytes, say, on_progress)
@@ -693,7 +735,10 @@ def _source(
     kept = _Kept.of(rows.sizes, masks)
     per_row = rows.bytes_per_row()
     window_rows = window_rows_within(stream_bytes, per_row, int(rows.sizes.max()))
-    return TableSource(name, rows, roles, columns, labels, kept, window_rows, per_row, reader, log.n, log.sorted())
+    bad = log.sorted()
+    return TableSource(
+        name, rows, roles, columns, labels, kept, window_rows, per_row, reader, log.n, bad, tuple(drop)
+    )
 
 
 def _shuffled(
@@ -727,7 +772,14 @@ def _shuffled(
     rows = open_row_groups([cached.parquet])
     log = CountingLog()
     shuffled = _source(source.name, rows, roles, (), log, stream_bytes, source.reader)
-    return replace(shuffled, n_bad_rows=source.n_bad_rows, bad_rows=source.bad_rows)
+    return replace(
+        shuffled,
+        n_bad_rows=source.n_bad_rows,
+        bad_rows=source.bad_rows,
+        dropped=source.dropped,
+        on_bad_row=source.on_bad_row,
+        in_file_order=False,
+    )
 
 
 def _all_rows(source: TableSource) -> Iterator[Any]:
