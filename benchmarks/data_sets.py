@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import hard_sets
+import keel_sets
 import numpy as np
 import pandas as pd
 import sklearn.datasets
@@ -48,13 +49,15 @@ class Split:
 
 
 def data_set_names(folder: Path | None, wanted: str) -> list[str]:
-    """Return the data sets that a comma-separated list of names and groups (data, sklearn, hard, all) stands for."""
+    """Return the data sets that a list of names and groups stands for: data, sklearn, hard, keel, imbalanced, all."""
     groups = {
         "data": _folder_sets(folder),
         "sklearn": list(SKLEARN_SETS),
         "hard": list(hard_sets.DEFAULT_SETS),
+        "keel": keel_sets.keel_names("balanced"),
+        "imbalanced": keel_sets.keel_names("imbalanced"),
     }
-    groups["all"] = groups["data"] + groups["sklearn"] + groups["hard"]
+    groups["all"] = [name for group in list(groups.values()) for name in group]
     names: list[str] = []
     for word in filter(None, wanted.split(",")):
         names += groups.get(word, [word])
@@ -76,12 +79,14 @@ def load_split(name: str, folder: Path | None, mode: str, seed: int) -> Split:
     if name in SKLEARN_SETS:
         bunch = SKLEARN_SETS[name](as_frame=True)
         parts = ("table", *_halves(bunch.data, bunch.target.to_numpy(), seed))
+    elif name.startswith("keel:"):
+        parts = ("table", *_halves(*keel_sets.read_keel(name), seed))
     else:
         if folder is None:
             raise SystemExit(f"the data set {name!r} needs --data DIR")
         parts = _read_folder(folder / name)
     kind, X_train, y_train, X_test, y_test = parts
-    if mode == "cv":
+    if mode == "cv" and not name.startswith("keel:"):  # of those nothing is kept for a last look
         X_train, y_train, X_test, y_test = _halves(X_train, y_train, seed)
     return Split(name, kind, X_train, y_train, X_test, y_test)
 

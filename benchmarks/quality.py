@@ -63,7 +63,7 @@ def parse_options() -> argparse.Namespace:
     add(
         "--sets",
         default="data,sklearn",
-        help="names or groups: data, sklearn, hard, all (default: data,sklearn)",
+        help="names or groups: data, sklearn, hard, keel, imbalanced, all (default: data,sklearn)",
     )
     add(
         "--methods",
@@ -125,7 +125,7 @@ def about(name: str, folder: Path | None) -> tuple[str, int]:
     """Return a data set's kind and rough number of training rows."""
     if name in HARD_SETS:
         return "table", HARD_SETS[name][0]
-    if name in SKLEARN_SETS or folder is None:
+    if name in SKLEARN_SETS or name.startswith("keel:") or folder is None:
         return "table", 0
     meta = json.loads((folder / name / "meta.json").read_text())
     return meta["kind"], int(meta.get("rows_train", 0))

@@ -44,6 +44,26 @@ def test_times_are_points_on_the_day():
 
 
 @pytest.mark.parametrize(
+    ("dotted", "iso"),
+    [
+        ("4.3.2020", "2020-03-04"),
+        ("04.03.2020 1:06", "2020-03-04 01:06"),
+        ("31.12.1969 23:59:58", "1969-12-31T23:59:58"),
+    ],
+)
+def test_day_month_and_year_with_full_stops(dotted, iso):
+    """31.12.2023 has the day first wherever it is written; a time may follow."""
+    np.testing.assert_array_equal(parts([dotted]), parts([iso]))
+
+
+@pytest.mark.parametrize("text", ["31.2.2020", "1.13.2020", "1.2.20", "1.2.2020 25:00", "1.2.2020T"])
+def test_texts_with_full_stops_that_are_no_dates(text):
+    """Days that no calendar has, years of two digits and half a time are refused."""
+    with pytest.raises(DataError, match="is not a date or time"):
+        parts([text])
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "2020-03-04T03:06:07+02:00",
@@ -87,7 +107,7 @@ def test_texts_that_are_no_dates_at_predict():
     train = pa.table({"d": ["2020-01-01", "2020-06-01", None], "x": [1, 2, 3]})
     encoder = FeatureEncoder.fit(train)
     test = pa.table({"d": ["2020-01-01", "01/02/2020"], "x": [1, 2]})
-    with pytest.raises(DataError, match="column 'd', row 1: '01/02/2020' is not an ISO 8601 date or time"):
+    with pytest.raises(DataError, match="column 'd', row 1: '01/02/2020' is not a date or time"):
         encoder.transform(test)
     cells: list[BadCell] = []
     missing = encoder.transform(pa.table({"d": ["2020-01-01", None], "x": [1, 2]})).dense

@@ -93,9 +93,7 @@ def test_sparse_counts_are_divided_by_the_columns_largest(rng):
     """Where values are beyond 1 every column's largest size becomes 1; features='raw' leaves them."""
     X = csr_array(rng.integers(0, 9, (30, 100)) * (rng.random((30, 100)) < 0.3))
     assert abs(FeatureEncoder.fit(X).transform(X).sparse).max() == 1
-    np.testing.assert_array_equal(
-        FeatureEncoder.fit(X, features="raw").transform(X).sparse.toarray(), X.toarray()
-    )
+    np.testing.assert_array_equal(FeatureEncoder.fit(X, features="raw").transform(X).sparse.toarray(), X.toarray())
 
 
 def test_sparse_matrices_have_no_missing_values():
@@ -145,3 +143,38 @@ def test_a_table_can_be_read_by_a_model_of_a_matrix():
     encoder = FeatureEncoder.fit(X)
     table = pa.table({"a": ["0", "2", "4", "6"], "b": [1, 3, 5, 7]})
     np.testing.assert_array_equal(encoder.transform(table).dense, encoder.transform(X).dense)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_raw_numbers_are_not_copied(rng, dtype):
+    """Numbers that stay as they are share the caller's memory, which nobody can write to through them."""
+    X = rng.random((5, 3)).astype(dtype)
+    encoded = FeatureEncoder.fit(X, features="raw").transform(X, dtype=dtype)
+    assert np.shares_memory(encoded.dense, X)
+    assert not encoded.dense.flags.writeable
+    assert X.flags.writeable
+
+
+def test_raw_numbers_are_the_same_by_either_way(rng):
+    """Contiguous or not, narrower or wider than the network's type, the encoded numbers are the same."""
+    X = rng.random((6, 4)).astype(np.float32)
+    encoder = FeatureEncoder.fit(X, features="raw")
+    for given in (X, np.asfortranarray(X), X.astype(np.float64), np.repeat(X, 2, axis=1)[:, ::2]):
+        for dtype in (np.float32, np.float64):
+            np.testing.assert_array_equal(encoder.transform(given, dtype=dtype).dense, X.astype(dtype))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_raw_numbers_must_be_finite(rng, bad):
+    """A missing or infinite number among raw ones is named, also where nothing else is looked at."""
+    X = rng.random((5, 3)).astype(np.float32)
+    encoder = FeatureEncoder.fit(X, features="raw")
+    X[3, 1] = bad
+    with pytest.raises(DataError, match="column 1, row 3"):
+        encoder.transform(X)
+
+
+def test_raw_numbers_whose_squares_overflow_are_fine():
+    """Numbers near the end of float32 pass as they are."""
+    X = np.array([[1e30, 2.0], [3.0, -3e38]], dtype=np.float32)
+    np.testing.assert_array_equal(FeatureEncoder.fit(X, features="raw").transform(X).dense, X)

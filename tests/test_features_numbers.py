@@ -245,7 +245,7 @@ def test_parameters_that_cannot_be_are_refused():
     with pytest.raises(UsageError, match="'auto' or 'raw'"):
         FeatureEncoder.fit(X, features="scaled")
     with pytest.raises(UsageError, match="n_bins"):
-        FeatureEncoder.fit(X, n_bins=-1)
+        FeatureEncoder.fit(X, n_bins=-2)
     with pytest.raises(UsageError, match="no column names"):
         FeatureEncoder.fit(X, kinds={"a": "number"})
     with pytest.raises(DataError, match="0 rows"):

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pytest
 
 from softmaxnet.data.files import read_dataset
-from softmaxnet.errors import DataError, UsageError
+from softmaxnet.errors import DataError, ModelFileError, UsageError
 from softmaxnet.features import BadCell, FeatureEncoder
 from softmaxnet.features.arrow import Coded
 from softmaxnet.features.categories import CategoryColumn, place_columns
 from softmaxnet.features.inspect import text_kind
+from softmaxnet.features.numbers import BY_SIZE
 
 
 def kinds_of(table, **options):
@@ -183,7 +184,7 @@ def test_kinds_can_be_overridden():
         FeatureEncoder.fit(pa.table(table), kinds={"Zip": "category"})
     with pytest.raises(UsageError, match="cannot be of kind 'integer'"):
         FeatureEncoder.fit(pa.table(table), kinds={"zip": "integer"})
-    with pytest.raises(DataError, match="column 'word', row 0: 'a' is not a number"):
+    with pytest.raises(DataError, match="none of its 4 values is one, such as 'a'"):
         FeatureEncoder.fit(pa.table(table), kinds={"word": "number"})
 
 
@@ -383,3 +384,51 @@ def test_tables_with_unseen_levels_and_gaps_encode(name, target, n_dense, n_spar
     assert (encoder.n_dense, encoder.n_sparse) == (n_dense, n_sparse)
     assert np.isfinite(encoded.dense).all()
     assert ("diag_1" in counts) == (name == "diabetes130")
+
+
+def test_pixels_in_columns_are_a_picture_and_no_codes():
+    """Whole numbers from 0 to 16 in 64 columns that resemble their neighbours are encoded as those of an array are."""
+    from sklearn.datasets import load_digits
+
+    from softmaxnet.features.pictures import picture_shape
+
+    X = load_digits().data
+    table = pa.table({f"pixel_{i}": X[:, i].astype(np.int64) for i in range(64)})
+    encoder = FeatureEncoder.fit(table, n_bins=BY_SIZE)
+    encoded = encoder.transform(table).dense
+    np.testing.assert_allclose(encoded, FeatureEncoder.fit(X).transform(X).dense)
+    assert picture_shape(encoded) == (8, 8, 1)
+    assert encoder.bins is None
+
+
+def test_an_encoder_without_its_bins_gives_the_other_columns(rng):
+    """What is left is what is there without the bins, category slots behind them included."""
+    names = ["a", "b", "c"]
+    table = pa.table({"x": rng.normal(size=300), "z": rng.gamma(1, size=300), "w": rng.choice(names, size=300)})
+    encoder = FeatureEncoder.fit(table, n_bins=BY_SIZE)
+    assert encoder.bins == slice(2, 10)
+    rest = np.delete(encoder.transform(table).dense, encoder.bins, axis=1)
+    np.testing.assert_array_equal(encoder.without_bins().transform(table).dense, rest)
+    assert encoder.without_bins().bins is None
+
+
+def test_columns_told_to_be_numbers_take_words_as_missing_for_good():
+    """A word is a missing cell in training and later, is counted, and the saved encoder does the same."""
+    table = pa.table({"income": ["1", "n.a.", "3", "4"] * 5, "x": list(range(20))})
+    encoder = FeatureEncoder.fit(table, kinds={"income": "number"})
+    blank = pa.table({"income": ["1", None, "3", "4"] * 5, "x": list(range(20))})
+    expected = FeatureEncoder.fit(blank).transform(blank).dense
+    np.testing.assert_array_equal(encoder.transform(table).dense, expected)
+    again = FeatureEncoder.from_state(*encoder.to_state())
+    counts: dict[str, int] = {}
+    np.testing.assert_array_equal(again.transform(table, counts=counts).dense, expected)
+    assert counts == {"income (no numbers)": 5}
+
+
+@pytest.mark.parametrize("told", [[7], [-1], "0", [True], [1]])
+def test_a_damaged_list_of_told_columns_is_refused(told):
+    """Columns that are not there, or of another kind, cannot have been told to be numbers."""
+    table = pa.table({"income": ["1", "n.a.", "3"] * 5, "city": ["a", "b", "a"] * 5})
+    meta, tensors = FeatureEncoder.fit(table, kinds={"income": "number"}).to_state()
+    with pytest.raises(ModelFileError, match="told to be numbers"):
+        FeatureEncoder.from_state({**meta, "told_numbers": told}, tensors)

@@ -15,7 +15,9 @@ torch = pytest.importorskip("torch")
 
 from softmaxnet.data.split import stratified_holdout
 from softmaxnet.features.encoded import Encoded
-from softmaxnet.fitting import Examples, canonical, fit_network, operations_per_step, state_of
+from softmaxnet.fitted import Examples, state_of
+from softmaxnet.fitting import fit_network, operations_per_step
+from softmaxnet.little_data import canonical
 from softmaxnet.network import forward
 from softmaxnet.recipe import DEFAULTS, DataShape, resolve
 from softmaxnet.softmax import cross_entropy, log_softmax

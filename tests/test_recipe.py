@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softmaxnet.network import ACTIVATIONS, NetworkSpec
-from softmaxnet.recipe import DEFAULTS, DataShape, plan_of_network, resolve, stream_plan
+from softmaxnet.recipe import DEFAULTS, MANY_CLASSES, DataShape, plan_of_network, resolve, stream_plan
 
 shapes = st.builds(
     DataShape,
@@ -95,14 +95,17 @@ def test_what_the_user_asks_for_is_kept(name, parameter, value):
 def test_softmax_regression_goes_full_batch_and_networks_by_minibatch():
     """Without hidden layers the solver is L-BFGS, with them Adam."""
     for shape in SHAPES.values():
-        assert resolve(shape, DEFAULTS | {"hidden_layer_sizes": ()}).solver == "lbfgs"
+        expected = "adam" if shape.n_classes >= MANY_CLASSES else "lbfgs"  # all rows x classes at once, or not
+        assert resolve(shape, DEFAULTS | {"hidden_layer_sizes": ()}).solver == expected
         assert resolve(shape, DEFAULTS | {"hidden_layer_sizes": (9,)}).solver == "adam"
 
 
 def test_where_validation_rows_come_from():
-    """The user's come first; little data is folded, more is split; without early stopping nothing is held out."""
+    """The user's come first; members of tables hold out folds, one network a part; or nothing is held out at all."""
     assert resolve(DataShape(150, 4, 0, 3), DEFAULTS).validation == "folds"
-    assert resolve(DataShape(10_000, 4, 0, 3), DEFAULTS).validation == "holdout"
+    assert resolve(DataShape(10_000, 4, 0, 3), DEFAULTS).validation == "folds"
+    assert resolve(DataShape(10_000, 4, 0, 3), DEFAULTS | {"n_members": 1}).validation == "holdout"
+    assert resolve(DataShape(10_000, 784, 0, 10, picture=True), DEFAULTS).validation == "holdout"
     assert resolve(DataShape(150, 4, 0, 3, has_validation=True), DEFAULTS).validation == "given"
     assert resolve(DataShape(10_000, 4, 0, 3, has_validation=True), DEFAULTS).validation == "given"
     for n_rows in (150, 10_000):

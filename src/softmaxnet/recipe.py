@@ -3,10 +3,12 @@
 ========================  =======================================================================================
 data                      what is trained
 ========================  =======================================================================================
-up to 1,000 rows          penalised softmax regression (full-batch L-BFGS, float64) against a small ensemble of
-                          networks, by cross-validated log loss: see ``fitting.py``
-tables                    an ensemble of networks with three hidden layers, in neural tangent parametrisation, under
-                          Adam at a constant rate, the running average of whose weights is what is validated and kept
+up to 1,000 rows          the same with ten small members each and penalised softmax regression (full-batch L-BFGS)
+                          besides, all in float64: the mixture with the lowest cross-validated log loss
+tables                    two ensembles of networks with three hidden layers, in neural tangent parametrisation, under
+                          Adam at a constant rate, the running average of whose weights is what is validated and kept;
+                          one sees the numbers in piecewise-linear bins as well; each member holds out a tenth of its
+                          own, and the better ensemble or both are kept: see ``comparison.py``
 pixels                    the same with wider layers
 text                      one hidden layer on hashed n-grams; Adagrad on the touched rows of its weights
 ``hidden_layer_sizes=()`` softmax regression by full-batch L-BFGS
@@ -22,16 +24,42 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from softmaxnet.head_plan import DEFAULT_BUDGET, keeps_copies
 from softmaxnet.network import NetworkSpec
 
-__all__ = ["DEFAULTS", "DataShape", "Plan", "plan_of_network", "resolve", "stream_plan"]
+__all__ = [
+    "DEFAULTS",
+    "DataShape",
+    "Plan",
+    "compares_bins",
+    "file_plan",
+    "file_rounds",
+    "plan_of_network",
+    "resolve",
+    "stream_plan",
+]
 
 SIGMOID_RATE = 3.0
 """Times the learning rate for sigmoid layers, whose slope is a quarter at most."""
 WIDE_LAYER = 256
 """Units from which on a layer's products are faster in bfloat16, casts included."""
+MANY_CLASSES = 20_000
+"""From so many classes on, softmax regression too goes by batches."""
 SMALL_ROWS = 1000
-"""Up to this many rows nothing is held out: folds are."""
+"""Up to this many rows fits look at all of them at once, in float64."""
+FULL_ENSEMBLE_ROWS = 10_000
+"""Of more rows two members with and two without bins take the time that there is."""
+MOST_CLASSES = 500
+"""Up to so many there is more than one network."""
+FILE_VISITS = 20_000_000
+"""Rows of a file that are trained on in all its epochs, about; one epoch is the least."""
+FILE_BATCH = 1024
+"""Rows of a batch where there are so many that even then it takes no fewer steps than little data does."""
+MIN_STEPS = 12_000
+ROUND_OPERATIONS, ROW_OPERATIONS = 3e11, 3e5
+"""Floating-point operations of a round, and what reading a row costs in such operations: a minute on one slow core."""
+ROUND_TO_HELD_OUT = 16
+"""Rows trained on in a round for each held-out row, at least: to validate takes a small part of the time."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +123,13 @@ class Plan:
     validation: str
     validation_fraction: float
     n_folds: int
+    canonical_rows: bool
     race_regression: bool
+    compare_bins: bool
     calibration: str | None
     precision: str
     max_seconds: float | None
+    head_bytes: int = DEFAULT_BUDGET
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON data."""
@@ -119,7 +150,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
     >>> given = dict.fromkeys(DEFAULTS, "auto") | DEFAULTS
     >>> plan = resolve(DataShape(16_000, 16, 0, 26), given)
     >>> plan.hidden_layer_sizes, plan.n_members, plan.batch_size
-    ((128, 128, 128), 4, 256)
+    ((128, 128, 128), 2, 256)
     """
 
     def told(name: str, auto: Any) -> Any:
@@ -129,7 +160,8 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
     small = shape.n_rows <= SMALL_ROWS
     text = shape.n_sparse > 0 and shape.active > 3 * max(shape.n_dense, 1)
     hidden = tuple(told("hidden_layer_sizes", _hidden(shape, text)))
-    solver = told("solver", "adam" if hidden else "lbfgs")
+    solver = told("solver", "adam" if hidden or shape.n_classes >= MANY_CLASSES else "lbfgs")
+    copies = keeps_copies((*hidden, shape.n_dense)[len(hidden) - 1], shape.n_classes)
     custom_rate = given["learning_rate"] != "auto"
     # Under L-BFGS the penalty is on the weights themselves, not on scaled ones.
     ntk = solver == "adam" and not custom_rate and not text
@@ -138,7 +170,9 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
     dropout = told("dropout", 0.0 if sigmoid else _dropout(shape, text))
     own_layers = given["hidden_layer_sizes"] == "auto"
     max_epochs = told("max_epochs", 1000 if solver == "lbfgs" else _epochs(shape, text, own_layers))
-    validation = _validation(shape, given, solver)
+    compares = given["hidden_layer_sizes"] == given["solver"] == given["n_members"] == "auto"
+    own_folds = compares and not text and not _is_large_picture(shape) and given["output"] == "softmax"
+    validation = _validation(shape, given, own_folds)
     return Plan(
         hidden_layer_sizes=hidden,
         activation=told("activation", "relu" if text or shape.picture else "silu"),
@@ -151,13 +185,13 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         learning_rate=told("learning_rate", _rate(shape, text) * (SIGMOID_RATE if sigmoid else 1)),
         table_rate=100.0 if text else 1.0,
         betas=(0.9, 0.95) if ntk else (0.9, 0.999),
-        weight_decay=told("weight_decay", _weight_decay(shape, solver)),
+        weight_decay=told("weight_decay", _weight_decay(shape, solver, sigmoid)),
         dropout=float(dropout),
         batch_size=told("batch_size", _batch_size(shape, text)),
         max_epochs=max_epochs,
         n_iter_no_change=told("n_iter_no_change", _patience(max_epochs)),
-        learning_rate_schedule=told("learning_rate_schedule", "flat"),
-        average_power=None if constant else 10.0,
+        learning_rate_schedule=told("learning_rate_schedule", "flat" if copies else "cosine"),
+        average_power=10.0 if copies and not constant else None,
         shift=1 if shape.picture else 0,
         token_dropout=0.7 if text else 0.0,
         label_smoothing=float(given["label_smoothing"]),
@@ -165,12 +199,19 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         zero_head=bool(hidden) and not text,
         validation=validation,
         validation_fraction=float(given["validation_fraction"]),
+        canonical_rows=small and validation == "folds",
         race_regression=small and given["hidden_layer_sizes"] == given["solver"] == "auto",
+        compare_bins=compares_bins(given) and own_folds and validation == "folds",
         n_folds=5 if small else max(round(1 / given["validation_fraction"]), 2),
         calibration=given["calibration"],
         precision=told("precision", _precision(shape, hidden, solver, small)),
         max_seconds=given["max_seconds"],
+        head_bytes=_head_bytes(given.get("head_bytes", "auto")),
     )
+
+
+def _head_bytes(given: int | str) -> int:
+    return DEFAULT_BUDGET if isinstance(given, str) else int(given)
 
 
 def stream_plan(plan: Plan) -> Plan:
@@ -184,6 +225,49 @@ def stream_plan(plan: Plan) -> Plan:
         learning_rate_schedule="constant",
         precision="float32" if plan.precision == "bfloat16" else plan.precision,
     )
+
+
+def file_plan(plan: Plan, shape: DataShape, given: Mapping[str, Any]) -> Plan:
+    """Return the plan for rows that are streamed from a file: fewer epochs the more rows there are.
+
+    About 20 million rows are trained on in all, as 20 epochs of a million rows or 1 of 20 million; of more rows each is
+    seen once. Whole-data steps (L-BFGS) are not for such data.
+
+    Examples
+    --------
+    >>> given = dict.fromkeys(DEFAULTS, "auto") | DEFAULTS
+    >>> for n_rows in (500_000, 5_000_000, 500_000_000):
+    ...     shape = DataShape(n_rows, 25, 0, 2)
+    ...     plan = file_plan(resolve(shape, given), shape, given)
+    ...     print(plan.max_epochs, plan.batch_size)
+    20 256
+    4 1024
+    1 1024
+    """
+    epochs, batch = plan.max_epochs, plan.batch_size
+    if given["max_epochs"] == "auto":
+        epochs = int(min(max(round(FILE_VISITS / shape.n_rows), 1), 20))
+    if given["batch_size"] == "auto" and not plan.token_dropout and shape.n_rows * epochs >= MIN_STEPS * FILE_BATCH:
+        batch = FILE_BATCH
+    patience = plan.n_iter_no_change if given["n_iter_no_change"] != "auto" else _patience(epochs)
+    return replace(plan, max_epochs=epochs, batch_size=batch, n_iter_no_change=patience)
+
+
+def file_rounds(plan: Plan, n_rows: int, n_held_out: int, operations_per_row: float) -> int:
+    """Return in how many rounds an epoch of streamed rows is cut, each of a minute or two.
+
+    Examples
+    --------
+    >>> given = dict.fromkeys(DEFAULTS, "auto") | DEFAULTS
+    >>> plan = resolve(DataShape(10_000_000, 25, 0, 2), given)
+    >>> file_rounds(plan, 10_000_000, 50_000, 2e6), file_rounds(plan, 10_000_000, 50_000, 2e7)
+    (12, 12)
+    >>> file_rounds(plan, 1_000_000, 1000, 2e6)
+    8
+    """
+    wanted = math.ceil(n_rows * (operations_per_row + ROW_OPERATIONS) / ROUND_OPERATIONS)
+    most = min(n_rows // max(ROUND_TO_HELD_OUT * n_held_out, 1), n_rows // plan.batch_size)
+    return max(min(wanted, most), 1)
 
 
 def plan_of_network(plan: Plan, spec: NetworkSpec) -> Plan:
@@ -217,6 +301,7 @@ DEFAULTS: dict[str, Any] = {
     "label_smoothing": 0.0,
     "calibration": "auto",
     "max_seconds": None,
+    "head_bytes": "auto",
     "precision": "auto",
 }
 """The parameters of the constructor that a plan is made from, with their defaults."""
@@ -237,13 +322,13 @@ def _is_large_picture(shape: DataShape) -> bool:
 
 
 def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: str) -> int:
-    if not hidden or text or shape.n_classes > 500:
+    if not hidden or text or shape.n_classes > MOST_CLASSES:
         return 1
-    if validation == "folds":
+    if validation == "folds" and shape.n_rows <= SMALL_ROWS:
         return 10
     if shape.picture:
         return 1 if _is_large_picture(shape) else 2
-    return 4
+    return 4 if shape.n_rows <= FULL_ENSEMBLE_ROWS or validation != "folds" else 2
 
 
 def _dropout(shape: DataShape, text: bool) -> float:
@@ -256,11 +341,12 @@ def _rate(shape: DataShape, text: bool) -> float:
     return 0.003 if text else 0.04
 
 
-def _weight_decay(shape: DataShape, solver: str) -> float | None:
+def _weight_decay(shape: DataShape, solver: str, sigmoid: bool) -> float | None:
+    """Return the recipe's decay; none for pictures, which are moved instead, nor for sigmoids, which saturate."""
     if solver == "lbfgs":
         # None: chosen by cross-validation on little data, 1 / n (scikit-learn's C = 1) on more.
         return None if shape.n_rows <= SMALL_ROWS else 1 / shape.n_rows
-    return 0.02
+    return 0.0 if sigmoid or shape.picture else 0.02
 
 
 def _batch_size(shape: DataShape, text: bool) -> int:
@@ -283,7 +369,7 @@ def _precision(shape: DataShape, hidden: tuple[int, ...], solver: str, small: bo
     """float64 on little data; bfloat16 products where the processor has them and the layers are wide enough to pay."""
     if small or solver == "lbfgs":
         return "float64"
-    widths = (shape.n_dense, *hidden)
+    widths = (shape.n_dense, *hidden) if shape.n_dense else hidden  # a sparse block is no matrix product
     return "bfloat16" if shape.bfloat16 and hidden and min(widths) >= WIDE_LAYER else "float32"
 
 
@@ -291,7 +377,16 @@ def _patience(max_epochs: int) -> int:
     return max(round(max_epochs / 16), 10)
 
 
-def _validation(shape: DataShape, given: Mapping[str, Any], solver: str) -> str:
+def compares_bins(given: Mapping[str, Any]) -> bool:
+    """Return whether members with piecewise-linear bins are compared with members without, where there are numbers.
+
+    That is where the network and the rows to choose by are left to the recipe.
+    """
+    left = {given["hidden_layer_sizes"], given["solver"], given["n_members"], given.get("features", "auto")} == {"auto"}
+    return left and bool(given["early_stopping"]) and given["output"] == "softmax" and not given.get("warm_start")
+
+
+def _validation(shape: DataShape, given: Mapping[str, Any], own_folds: bool) -> str:
     """Where the validation rows come from: the user, folds (each member holds out its own), one part, or nowhere."""
     if not given["early_stopping"]:
         return "none"
@@ -299,4 +394,4 @@ def _validation(shape: DataShape, given: Mapping[str, Any], solver: str) -> str:
         return "given"
     if shape.n_rows <= SMALL_ROWS:
         return "folds" if not shape.soft_targets else "none"
-    return "holdout"
+    return "folds" if own_folds and not shape.soft_targets and shape.n_classes <= MOST_CLASSES else "holdout"

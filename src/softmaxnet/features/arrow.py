@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +99,8 @@ def read_numbers(column: Column, name: str, cells: Cells) -> Floats:
 
     Texts are parsed, and those that do not parse reported. Durations and times of day are seconds.
     """
+    if isinstance(column, np.ndarray):
+        return np.asarray(column, dtype=np.float64)
     import pyarrow as pa
     from pyarrow import types
 
@@ -122,6 +124,39 @@ def _floats(array: Column) -> Floats:
 
     values = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return np.asarray(values, dtype=np.float64)
+
+
+class Strays(NamedTuple):
+    """Cells of a column that are no numbers: how many, of how many values, and the first one with its row."""
+
+    n_strays: int
+    n_values: int
+    word: str
+    row: int
+
+
+def numbers_or_missing(column: Column) -> tuple[Column, Strays | None]:
+    """Return a column with cells that are no numbers as missing ones, and what they were; None where there were none.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> numbers_or_missing(pa.array(["1", "n.a.", None]))[1]
+    Strays(n_strays=1, n_values=2, word='n.a.', row=1)
+    """
+    import pyarrow.compute as pc
+
+    array = decoded(whole(column))
+    if not is_text(array.type):
+        return column, None
+    trimmed = _blank_to_null(pc.utf8_trim_whitespace(array))
+    stray = pc.fill_null(pc.invert(pc.match_substring_regex(trimmed, NUMBER)), False)
+    count = int(pc.sum(stray).as_py() or 0)
+    if not count:
+        return column, None
+    row = int(pc.index(stray, True).as_py())
+    strays = Strays(count, len(trimmed) - trimmed.null_count, str(trimmed[row]), row)
+    return pc.if_else(stray, None, trimmed), strays
 
 
 def try_numbers(array: Column) -> Floats | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,8 @@ from softmaxnet.features.columns import Cells, table_name
 from softmaxnet.features.numbers import CURVED, PLAIN
 from softmaxnet.features.quantiles import Floats
 
+DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:[ T](\d{1,2}:\d{2}(?::\d{2})?))?", re.ASCII)
+"""A day, a month and a year with full stops between, as in 31.12.2023, and the time of day."""
 PARTS = (
     "elapsed days",
     "year",
@@ -66,7 +69,7 @@ def date_parts(microseconds: NDArray[np.int64], known: NDArray[np.bool_]) -> Flo
 
 
 def read_dates(column: Column, name: str, cells: Cells) -> Floats:
-    """Return the date parts of a column of dates, of points in time (in UTC), or of ISO 8601 texts."""
+    """Return the date parts of a column of dates, of points in time (in UTC), or of texts that are dates."""
     import pyarrow as pa
 
     array = decoded(whole(column))
@@ -91,7 +94,7 @@ def _parts_of(stamps: Any) -> Floats:
 
 
 def try_dates(array: Column) -> Floats | None:
-    """Return the date parts of texts where every non-missing one is an ISO 8601 date or time, else None."""
+    """Return the date parts of texts where every non-missing one is a date or time, else None."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -127,23 +130,31 @@ def _parse_dates(array: Column, name: str, cells: Cells, *, stop: bool = False) 
             ticks[index], known[index] = tick, True
             continue
         for row in np.flatnonzero(codes == index):
-            cells.report(
-                int(row), table_name(name), f"{shown(text)} is not an ISO 8601 date or time.", TEXT_HINT
-            )
+            why = f"{shown(text)} is not a date or time (such as 2023-12-31 or 31.12.2023)."
+            cells.report(int(row), table_name(name), why, TEXT_HINT)
             if stop:
                 return np.empty((0, N_PARTS))
     return date_parts(ticks[codes], known[codes])
 
 
 def parse_date(text: str) -> int | None:
-    """Return an ISO 8601 date or time as microseconds since 1970-01-01 (UTC where it names a zone), or None.
+    """Return a date or time as microseconds since 1970-01-01 (UTC where it names a zone), or None.
+
+    ISO 8601, or the day first with full stops between, which is one thing wherever it is written; with slashes it
+    is the month first in some places, and not read.
 
     Examples
     --------
     >>> parse_date("1970-01-02"), parse_date("1970-01-01T01:00+01:00"), parse_date("02/01/1970")
     (86400000000, 0, None)
+    >>> parse_date("2.1.1970"), parse_date("01.01.1970 00:01")
+    (86400000000, 60000000)
     """
     text = text.strip()
+    dotted = DOTTED.fullmatch(text)
+    if dotted is not None:
+        day, month, year, time = dotted.groups()
+        text = f"{year}-{month:0>2}-{day:0>2}" + (f"T{time if time[1] != ':' else '0' + time}" if time else "")
     if len(text) < 10 or text[4] != "-" or text[7] != "-":
         return None
     try:

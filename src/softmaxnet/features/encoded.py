@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from scipy.sparse import csr_array
 
 from softmaxnet.errors import ResourceError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,12 @@ class Encoded:
         return int(self.dense.shape[0])
 
 
+def is_sparse(X: Any) -> bool:
+    """Return whether X is a SciPy sparse matrix, without importing SciPy: where it is not imported nothing is one."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(X))
+
+
 def narrow(block: csr_array, dtype: DTypeLike) -> csr_array:
     """Return a sparse block with values of ``dtype`` and int32 indices."""
     if block.nnz > np.iinfo(np.int32).max:
@@ -42,5 +51,7 @@ def narrow(block: csr_array, dtype: DTypeLike) -> csr_array:
             f"the sparse block of {block.shape[0]} rows has {block.nnz} entries, more than 2^31 - 1",
             hint="Encode fewer rows at a time.",
         )
+    from scipy.sparse import csr_array
+
     arrays = (block.data.astype(dtype), block.indices.astype(np.int32), block.indptr.astype(np.int32))
     return csr_array(arrays, shape=block.shape)

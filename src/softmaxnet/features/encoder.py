@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from scipy.sparse import csr_array, issparse
 
 from softmaxnet.errors import DataError, ModelFileError, UsageError
 from softmaxnet.features import state
+from softmaxnet.features.arrow import numbers_or_missing
 from softmaxnet.features.columns import (
     KINDS,
     BadCell,
@@ -23,8 +23,9 @@ from softmaxnet.features.columns import (
     align_names,
     check_kinds,
     matrix_name,
+    table_name,
 )
-from softmaxnet.features.encoded import Encoded
+from softmaxnet.features.encoded import Encoded, is_sparse
 from softmaxnet.features.matrix import (
     DENSE_MAX_COLUMNS,
     NumberMatrix,
@@ -33,16 +34,20 @@ from softmaxnet.features.matrix import (
     fit_matrix,
     fit_sparse,
 )
+from softmaxnet.features.picture_style import PictureStyle, measure_style
+from softmaxnet.features.pictures import picture_shape
 from softmaxnet.features.quantiles import Floats, check_weights
 from softmaxnet.features.table import TableParts, block_sources, fit_table, kind_codes
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from scipy.sparse import csr_array
 
 __all__ = ["Encoded", "FeatureEncoder"]
 
 Parts: TypeAlias = NumberMatrix | PixelMatrix | SparseMatrix | TableParts
 
+PICTURES_LOOKED_AT = 512
 UNCOUNTED = -1
 """Stands for a number of distinct values that was not counted."""
 
@@ -58,6 +63,8 @@ class FeatureEncoder:
     parts : the fitted parts
     kind_codes, share_missing, n_distinct : arrays (n_features_in,)
     reasons : dict of column number -> why it was dropped
+    pictures : what the rows have in common where they are square pictures, or None
+    told : columns that the user said are numbers: a cell of them that is none counts as missing
 
     Examples
     --------
@@ -79,6 +86,8 @@ class FeatureEncoder:
     share_missing: Floats
     n_distinct: NDArray[np.int64]
     reasons: Mapping[int, str]
+    pictures: PictureStyle | None = None
+    told: tuple[int, ...] = ()
 
     @property
     def n_dense(self) -> int:
@@ -95,6 +104,24 @@ class FeatureEncoder:
         """Leading dense columns that are scaled and curved numbers: those that a numeric embedding is for."""
         parts = self.parts
         return parts.block.n_curved if isinstance(parts, NumberMatrix | TableParts) else 0
+
+    @property
+    def bins(self) -> slice | None:
+        """The columns of the dense block that are piecewise-linear bins; None where there are none."""
+        block = self.parts.block if isinstance(self.parts, NumberMatrix | TableParts) else None
+        if block is None or not block.bin_column.size:
+            return None
+        return slice(block.n_out - block.bin_column.size, block.n_out)
+
+    def without_bins(self) -> FeatureEncoder:
+        """Return the encoder without the piecewise-linear bins."""
+        parts = self.parts
+        if self.bins is None or not isinstance(parts, NumberMatrix | TableParts):
+            return self
+        none: Floats = np.empty(0)
+        column = np.empty(0, dtype=np.int64)
+        block = replace(parts.block, bin_column=column, bin_low=none, bin_width=none, bin_fill=none)
+        return replace(self, parts=replace(parts, block=block))
 
     @classmethod
     def fit(
@@ -116,9 +143,11 @@ class FeatureEncoder:
             A row of weight k counts as k copies, to the last bit for whole numbers; rows of weight 0 do not
             count.
         kinds : mapping of column name -> "number", "category", "text", "date" or "drop", optional
+            In a column that is said to be one of numbers, here and later, cells that are none count as missing.
         n_bins : int, optional
-            Piecewise-linear bins beside each scaled number; 0 for none. Left out, 16 in tables of 1,000 rows and more
-            that have categories too, whose numbers (ages, amounts) tend to matter in steps; 0 elsewhere.
+            Piecewise-linear bins beside each scaled number; 0 for none, -1 for as many as rows and columns are worth.
+            Left out, 16 in tables of 1,000 rows and more that have categories too, whose numbers (ages, amounts) tend
+            to matter in steps; 0 elsewhere.
 
         Raises
         ------
@@ -129,8 +158,8 @@ class FeatureEncoder:
         """
         if features not in ("auto", "raw"):
             raise UsageError(f"features must be 'auto' or 'raw'. Got {features!r} instead")
-        if n_bins is not None and n_bins < 0:
-            raise UsageError(f"n_bins must be a whole number >= 0. Got {n_bins!r} instead")
+        if n_bins is not None and n_bins < -1:
+            raise UsageError(f"n_bins must be a whole number >= 0, or -1. Got {n_bins!r} instead")
         n_rows, n_columns = X.shape
         if n_rows == 0 or n_columns == 0:
             raise DataError(f"X has {n_rows} rows and {n_columns} columns; at least one of each is needed")
@@ -139,7 +168,7 @@ class FeatureEncoder:
             X = _take_rows(X, weights > 0)
             weights = weights[weights > 0]
         raw = features == "raw"
-        if isinstance(X, np.ndarray) or issparse(X):
+        if isinstance(X, np.ndarray) or is_sparse(X):
             check_kinds(kinds, None)
             return _fit_matrix(X, weights, raw=raw, n_bins=n_bins or 0)
         return _fit_table(X, weights, kinds, raw=raw, n_bins=n_bins)
@@ -174,31 +203,45 @@ class FeatureEncoder:
         cells = Cells(bad)
         parts = self.parts
         if isinstance(parts, TableParts):
-            return parts.transform(self._columns_of(X), dtype, counts, cells)
+            return parts.transform(self._columns_of(X, counts), dtype, counts, cells)
         matrix = self._matrix_of(X, cells)
         if isinstance(parts, SparseMatrix):
+            from scipy.sparse import csr_array
+
             return parts.transform(csr_array(matrix), dtype, cells)
-        return parts.transform(matrix.toarray() if issparse(matrix) else matrix, dtype, cells)
+        return parts.transform(matrix.toarray() if is_sparse(matrix) else matrix, dtype, cells)
 
-    def _columns_of(self, X: Any) -> list[Any]:
-        """Return the columns of X in the order of training."""
+    def _columns_of(self, X: Any, counts: dict[str, int] | None) -> list[Any]:
+        """Return the columns of X in the order of training, without words in those that were told to be numbers."""
         names = self.feature_names_in or ()
-        if isinstance(X, np.ndarray) or issparse(X):
-            import pyarrow as pa
-
+        if isinstance(X, np.ndarray) or is_sparse(X):
             self._check_width(X.shape[1])
-            dense = X.toarray() if issparse(X) else X
-            return [pa.array(dense[:, index], from_pandas=True) for index in range(len(names))]
+            return self._columns_of_matrix(X.toarray() if is_sparse(X) else X)
         order, extra = align_names(X.column_names, names)
         if extra:
             shown = ", ".join(repr(name) for name in extra[:10])
             warnings.warn(f"columns that were not there in training are ignored: {shown}", stacklevel=3)
-        return [X.column(index) for index in order]
+        columns = [X.column(index) for index in order]
+        for index in self.told:
+            columns[index], strays = numbers_or_missing(columns[index])
+            if strays is not None and counts is not None:
+                name = f"{names[index]} (no numbers)"
+                counts[name] = counts.get(name, 0) + strays.n_strays
+        return columns
+
+    def _columns_of_matrix(self, X: NDArray[Any]) -> list[Any]:
+        """Return the columns of a matrix; floats that are read as numbers spare the way through Arrow."""
+        kinds = self.parts.kinds if isinstance(self.parts, TableParts) else ()
+        if X.dtype == np.float64 and set(kinds) <= {"number", "drop"}:
+            return [X[:, index] for index in range(len(kinds))]
+        import pyarrow as pa
+
+        return [pa.array(X[:, index], from_pandas=True) for index in range(X.shape[1])]
 
     def _matrix_of(self, X: Any, cells: Cells) -> Any:
         """Return X as a matrix of as many columns as in training; a table's columns are taken by position."""
         self._check_width(X.shape[1])
-        if isinstance(X, np.ndarray) or issparse(X):
+        if isinstance(X, np.ndarray) or is_sparse(X):
             return X
         from softmaxnet.features.arrow import read_numbers
 
@@ -300,6 +343,10 @@ class FeatureEncoder:
             "parts": parts,
             "reasons": {str(index): reason for index, reason in self.reasons.items()},
         }
+        if self.pictures is not None:
+            meta["pictures"] = self.pictures.to_state()
+        if self.told:
+            meta["told_numbers"] = list(self.told)
         tensors[f"{state.PREFIX}column.kind"] = self.kind_codes
         tensors[f"{state.PREFIX}column.share_missing"] = self.share_missing
         tensors[f"{state.PREFIX}column.n_distinct"] = self.n_distinct
@@ -329,7 +376,22 @@ class FeatureEncoder:
             state.tensor(tensors, "column.share_missing", np.float64, n),
             state.tensor(tensors, "column.n_distinct", np.int64, n),
             reasons,
+            PictureStyle.from_state(state.mapping(meta, "pictures"), n) if "pictures" in meta else None,
+            _told_from_state(meta, names, codes),
         )
+
+
+def _told_from_state(
+    meta: Mapping[str, object], names: tuple[str, ...] | None, codes: NDArray[np.uint8]
+) -> tuple[int, ...]:
+    """Return the columns that were told to be numbers; they are columns of numbers, and have names."""
+    told = meta.get("told_numbers", [])
+    fits = isinstance(told, list) and (names is not None or not told)
+    for index in told if isinstance(told, list) else ():
+        fits = fits and type(index) is int and 0 <= index < len(codes) and KINDS[codes[index]] in ("number", "drop")
+    if not fits:
+        raise ModelFileError("the columns told to be numbers in the model file do not fit its columns")
+    return tuple(told) if isinstance(told, list) else ()
 
 
 def _parts_from_state(
@@ -366,20 +428,23 @@ def _parts_from_state(
 
 def _take_rows(X: Any, keep: NDArray[np.bool_]) -> Any:
     """Return the rows of X that are to be kept."""
-    return X[keep] if isinstance(X, np.ndarray) or issparse(X) else X.filter(keep)
+    return X[keep] if isinstance(X, np.ndarray) or is_sparse(X) else X.filter(keep)
 
 
 def _fit_matrix(X: Any, weights: Floats | None, *, raw: bool, n_bins: int) -> FeatureEncoder:
     n = X.shape[1]
     kinds = np.full(n, KINDS.index("boolean" if X.dtype == np.bool_ else "number"), dtype=np.uint8)
     share, distinct = np.zeros(n), np.full(n, UNCOUNTED, dtype=np.int64)
-    if issparse(X) and n > DENSE_MAX_COLUMNS:
+    if is_sparse(X) and n > DENSE_MAX_COLUMNS:
         return FeatureEncoder(n, None, fit_sparse(X, Cells(), raw=raw), kinds, share, distinct, {})
-    dense = X.toarray() if issparse(X) else X
+    dense = X.toarray() if is_sparse(X) else X
     parts, seen = fit_matrix(dense, weights, Cells(), raw=raw, n_bins=n_bins)
     if seen is not None:
         share, distinct = seen.share_missing, seen.n_distinct
-    return FeatureEncoder(n, None, parts, kinds, share, distinct, {})
+    some = np.nan_to_num(dense[:: max(len(dense) // PICTURES_LOOKED_AT, 1)][:PICTURES_LOOKED_AT] + 0)
+    shape = picture_shape(some)
+    style = None if shape is None else measure_style(some, shape)
+    return FeatureEncoder(n, None, parts, kinds, share, distinct, {}, style)
 
 
 def _fit_table(
@@ -388,7 +453,8 @@ def _fit_table(
     names = tuple(X.column_names)
     align_names(names, names)  # refuses names that occur twice
     wanted = check_kinds(kinds, names)
-    parts, found, seen = fit_table(X.columns, names, weights, wanted, raw=raw, n_bins=n_bins)
+    told = tuple(index for index, name in enumerate(names) if wanted.get(name) == "number")
+    parts, found, seen = fit_table(_told_numbers(X, told), names, weights, wanted, raw=raw, n_bins=n_bins)
     share, distinct = np.ones(len(names)), np.zeros(len(names), dtype=np.int64)
     sources = block_sources(parts.kinds)
     share[sources[::-1]], distinct[sources[::-1]] = seen.share_missing[::-1], seen.n_distinct[::-1]
@@ -399,4 +465,19 @@ def _fit_table(
             share[index] = gone.mean() if weights is None else weights[gone].sum() / weights.sum()
             distinct[index] = np.unique(codes[~gone]).size
     reasons = {index: column.reason for index, column in enumerate(found) if column.reason}
-    return FeatureEncoder(len(names), names, parts, kind_codes(parts.kinds), share, distinct, reasons)
+    return FeatureEncoder(len(names), names, parts, kind_codes(parts.kinds), share, distinct, reasons, told=told)
+
+
+def _told_numbers(X: Any, told: tuple[int, ...]) -> list[Any]:
+    """Return the columns, with words in those that were told to be numbers as missing values."""
+    columns = list(X.columns)
+    for index in told:
+        columns[index], strays = numbers_or_missing(columns[index])
+        if strays is not None and strays.n_strays == strays.n_values:
+            name = X.column_names[index]
+            raise DataError(
+                f"{table_name(name)} is to be one of numbers, and none of its {strays.n_values:,} values is one, such "
+                f"as {strays.word!r}",
+                column=name,
+            )
+    return columns

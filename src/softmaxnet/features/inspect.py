@@ -158,9 +158,7 @@ def _text(array: Column, name: str, weights: Floats | None, *, alone: bool) -> I
     if not coded.values:
         return Inspected("text", coded=coded) if alone else Inspected("drop", "no value in training")
     kind = "text" if alone else text_kind(coded, weights)
-    return (
-        Inspected("drop", "looks like a row identifier") if kind == "drop" else Inspected(kind, coded=coded)
-    )
+    return Inspected(kind, "looks like a row identifier" if kind == "drop" else "", coded=coded)
 
 
 def text_kind(coded: Coded, weights: Floats | None) -> Kind:

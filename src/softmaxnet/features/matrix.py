@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from scipy.sparse import csr_array
 
 from softmaxnet.errors import DataError
 from softmaxnet.features import state
@@ -16,6 +17,9 @@ from softmaxnet.features.columns import Cells, matrix_name
 from softmaxnet.features.encoded import Encoded, narrow
 from softmaxnet.features.numbers import CURVED, PLAIN, RAW, NumberBlock, Statistics, fit_numbers, infinite
 from softmaxnet.features.quantiles import Floats
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 PIXELS_MIN_COLUMNS = 17
 """A uint8 matrix with at least this many columns is pictures."""
@@ -36,8 +40,22 @@ class NumberMatrix:
         """Columns of the dense block; one of zeros where nothing varied in training."""
         return max(1, self.block.n_out)
 
+    @cached_property
+    def _is_identity(self) -> bool:
+        """Whether every column is taken as it is and where it is."""
+        block = self.block
+        return block.n_raw == block.n_out == block.n_in and block.is_in_order
+
     def transform(self, X: NDArray[Any], dtype: DTypeLike, cells: Cells) -> Encoded:
-        """Encode X (n_rows, n_in)."""
+        """Encode X (n_rows, n_in); numbers that stay as they are are not copied, and not to be written to."""
+        if self._is_identity and X.dtype.kind == "f" and X.flags.c_contiguous and are_surely_finite(X):
+            wanted = np.dtype(dtype)
+            if X.dtype == wanted:
+                out = X.view()
+                out.flags.writeable = False
+                return Encoded(out, 1.0, None)
+            if X.itemsize < wanted.itemsize:
+                return Encoded(X.astype(wanted), 1.0, None)
         make = np.empty if self.block.n_out else np.zeros
         out = make((X.shape[0], self.n_dense), dtype=dtype)
         self.block.fill_into(X, out[:, : self.block.n_out], cells, matrix_name)
@@ -62,6 +80,19 @@ class NumberMatrix:
     def from_state(cls, meta: Mapping[str, object], tensors: Mapping[str, NDArray[Any]]) -> NumberMatrix:
         """Return what ``to_state`` wrote."""
         return cls(NumberBlock.from_state(state.mapping(meta, "block"), tensors))
+
+
+def are_surely_finite(X: NDArray[np.floating]) -> bool:
+    """Return whether all numbers are finite; False also where only their squares are not.
+
+    One dot product, which reads them once and writes nothing.
+
+    Examples
+    --------
+    >>> are_surely_finite(np.ones((2, 3))), are_surely_finite(np.array([[1.0, np.nan]]))
+    (True, False)
+    """
+    return math.isfinite(np.vdot(X, X))
 
 
 def _check_fits(X: NDArray[Any], out: NDArray[Any], cells: Cells) -> None:
@@ -140,6 +171,8 @@ class SparseMatrix:
 
     def transform(self, X: csr_array, dtype: DTypeLike, cells: Cells) -> Encoded:
         """Return X with every column multiplied by its scale."""
+        from scipy.sparse import csr_array
+
         X = canonical(X)
         data = np.array(X.data, dtype=np.float64)
         _check_finite(X, data, cells)

@@ -6,8 +6,10 @@ beyond +-3 (Holzmueller, Grinsztajn and Steinwart 2024, arXiv 2407.04491, sectio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,11 @@ FARTHEST = 1e6
 """Scaled numbers are kept within this before the curve: the curve is 3 there to 11 digits."""
 PLAIN_LIMIT = 100.0
 """Scaled numbers without a curve are kept within this."""
+BY_SIZE = -1
+"""As a number of bins: as many as :func:`bins_for` says."""
+BINNED_COLUMNS = 128
+BIN_INPUTS = 320
+"""Bins of all columns together, about."""
 SHARED_MIN_COLUMNS = 16
 CHUNK_CELLS = 65536
 """Cells per step: the temporary arrays stay in the processor's cache."""
@@ -96,6 +103,11 @@ class NumberBlock:
         """Columns of the dense block that this block fills."""
         return int(self.take.size + self.flagged.size + self.bin_column.size)
 
+    @cached_property
+    def is_in_order(self) -> bool:
+        """Whether the scaled values are all columns in their order."""
+        return bool(np.array_equal(self.take, np.arange(self.n_in)))
+
     def sources(self) -> NDArray[np.int64]:
         """Return, for every output, the column of the block that it comes from."""
         return np.concatenate([self.take, self.flagged, self.bin_column])
@@ -114,7 +126,7 @@ class NumberBlock:
         self, chunk: Floats, first_row: int, cells: Cells, name_of: Callable[[int], str]
     ) -> NDArray[np.bool_] | None:
         """Return where values are missing (None: nowhere); infinite ones are reported and then missing."""
-        if np.isfinite(chunk).all():
+        if math.isfinite(np.vdot(chunk, chunk)) or np.isfinite(chunk).all():
             return None
         for row, column in zip(*np.nonzero(np.isinf(chunk)), strict=True):
             cells.report(first_row + int(row), name_of(int(column)), *infinite(float(chunk[row, column])))
@@ -132,15 +144,21 @@ class NumberBlock:
     def _fill_chunk(self, chunk: Floats, missing: NDArray[np.bool_] | None, out: NDArray[Any]) -> None:
         a, b, k, f = self.n_curved, self.n_plain, self.n_values, self.flagged.size
         with np.errstate(over="ignore"):
-            value = np.take(chunk, self.take, axis=1)
-            value[:, : a + b] -= self.center[: a + b]
-            value[:, : a + b] /= self.scale[: a + b]
+            # the chunk is a copy, to be written to where bins do not read it again
+            whole = self.is_in_order and not self.bin_column.size
+            value = chunk if whole else np.take(chunk, self.take, axis=1)
+            if a + b:
+                value[:, : a + b] -= self.center[: a + b]
+                value[:, : a + b] /= self.scale[: a + b]
             if missing is not None:
                 np.copyto(value, self.fill, where=missing[:, self.take])
-            curve_in_place(value[:, :a])
-            np.clip(value[:, a : a + b], -PLAIN_LIMIT, PLAIN_LIMIT, out=value[:, a : a + b])
+            if a:
+                curve_in_place(value[:, :a])
+            if b:
+                np.clip(value[:, a : a + b], -PLAIN_LIMIT, PLAIN_LIMIT, out=value[:, a : a + b])
             out[:, :k] = value
-            out[:, k : k + f] = 0 if missing is None else missing[:, self.flagged]
+            if f:
+                out[:, k : k + f] = 0 if missing is None else missing[:, self.flagged]
             if self.bin_column.size:
                 part = np.take(chunk, self.bin_column, axis=1)
                 part -= self.bin_low
@@ -241,6 +259,8 @@ def fit_numbers(
     m = values.shape[1]
     if treatment is None:
         treatment = np.zeros(m, dtype=np.uint8)
+    if n_bins == BY_SIZE:
+        n_bins = bins_for(len(values), int((treatment == CURVED).sum()))
     seen = column_statistics(values, weights, cells, name_of, np.where(treatment == CURVED, n_bins, 0))
     varies = seen.n_distinct > 1
     median = np.where(seen.n_distinct > 0, seen.quartiles[:, 1], 0.0)
@@ -259,7 +279,7 @@ def fit_numbers(
     flagged = (seen.share_missing > 0) & (seen.n_distinct > 0) & (treatment != RAW)
     if may_flag is not None:
         flagged &= may_flag
-    bins = _bins(seen.edges, median)
+    bins = _bins(() if whole else seen.edges, median)
     block = NumberBlock(
         m,
         int(((treatment == CURVED) & kept).sum()),
@@ -272,6 +292,22 @@ def fit_numbers(
         *bins,
     )
     return block, seen
+
+
+def bins_for(n_rows: int, n_columns: int) -> int:
+    """Return how many bins each number is worth: the more columns there are, the fewer.
+
+    Few rows cannot fill many, and hundreds of columns would make the first layer most of the work.
+
+    Examples
+    --------
+    >>> bins_for(300, 10), bins_for(5000, 10), bins_for(5000, 36), bins_for(5000, 200)
+    (8, 16, 8, 0)
+    """
+    if n_columns > BINNED_COLUMNS:
+        return 0
+    most = 8 if n_rows <= 1000 else 16
+    return max(min(most, BIN_INPUTS // max(n_columns, 1)), 4)
 
 
 def shared_scale(seen: Statistics, numbers: NDArray[np.bool_]) -> float | None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from scipy.sparse import csr_array, hstack
 
 from softmaxnet.errors import ModelFileError
 from softmaxnet.features import state
@@ -31,6 +30,9 @@ from softmaxnet.features.inspect import Inspected, inspect_column
 from softmaxnet.features.numbers import CURVED, PLAIN, RAW, NumberBlock, Statistics, fit_numbers
 from softmaxnet.features.quantiles import Floats
 from softmaxnet.features.text import TextColumn, fit_text, texts_from_state, texts_to_state
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 NUMERIC: tuple[Kind, ...] = ("number", "boolean", "date")
 
@@ -127,6 +129,10 @@ class TableParts:
         n_rows: int,
         dtype: DTypeLike,
     ) -> csr_array | None:
+        if not self.n_sparse and not self.texts:
+            return None  # and no table of numbers and narrow categories loads SciPy
+        from scipy.sparse import csr_array, hstack
+
         parts = [one_index(wide, n_rows)] if wide else []
         parts += [
             column.transform(read_coded(columns[column.source], self.names[column.source]))
@@ -217,6 +223,8 @@ def one_index(wide: Sequence[tuple[NDArray[np.int64], int]], n_rows: int) -> csr
     array([[0., 1., 1., 0., 0.],
            [0., 0., 0., 0., 1.]])
     """
+    from scipy.sparse import csr_array
+
     widths = np.array([width for _, width in wide], dtype=np.int64)
     slots = np.stack([slots for slots, _ in wide], axis=1)
     used = slots >= 0
@@ -250,7 +258,8 @@ def fit_table(
         mixed = "category" in kinds and len(columns[0]) >= BINNED_ROWS
         n_bins = MIXED_TABLE_BINS if mixed and not raw else 0
     block, seen = _fit_block(found, names, weights, raw=raw, n_bins=n_bins)
-    kept = [_category(index, column, weights, raw=raw) for index, column in enumerate(found)]
+    common = block.n_plain > 0 and not block.n_curved
+    kept = [_category(index, column, weights, codes=not raw and not common) for index, column in enumerate(found)]
     categories = [column for column in kept if column is not None and column.n_slots > 1]
     texts = [
         fit_text(index, column.coded, weights)
@@ -264,9 +273,12 @@ def fit_table(
     return parts, found, seen
 
 
-def _category(index: int, column: Inspected, weights: Floats | None, *, raw: bool) -> CategoryColumn | None:
-    """Return the slots of a category, or of a number that may be a code, or None."""
-    if column.coded is None or (column.kind != "category" and (raw or column.kind != "number")):
+def _category(index: int, column: Inspected, weights: Floats | None, *, codes: bool) -> CategoryColumn | None:
+    """Return the slots of a category, or of a number that may be a code, or None.
+
+    Numbers in common units, such as pixels, are no codes.
+    """
+    if column.coded is None or (column.kind != "category" and not (codes and column.kind == "number")):
         return None
     return fit_category(index, column.coded, weights)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from softmaxnet.errors import ModelFileError
 from softmaxnet.features import state
@@ -17,6 +16,9 @@ from softmaxnet.features.arrow import Coded
 from softmaxnet.features.categories import level_counts
 from softmaxnet.features.ngrams import Ints, Tokens, distinct, tokenise
 from softmaxnet.features.quantiles import Floats
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 CHUNK_CHARACTERS = 1 << 20
 """Characters that are tokenised at a time: bounds the memory, changes no result."""
@@ -54,6 +56,8 @@ class TextColumn:
 
     def transform(self, coded: Coded) -> csr_array:
         """Return (n_rows, n_tokens), float64, sorted indices; a text without known tokens is all zeros."""
+        from scipy.sparse import csr_array
+
         parts = [self._transform(tokens, n) for tokens, n in chunks(coded.values)]
         pointers = np.concatenate([[0], *(counts for _, _, counts in parts), [0]]).cumsum()
         places = np.concatenate([np.empty(0, np.int32), *(place for place, _, _ in parts)])

@@ -1,0 +1,240 @@
+"""Fits in which every row trains and is held out: members with a fold of their own, compared with one another.
+
+::
+
+    rows --folds--> softmax regression (little data)  --+
+                    members that see numbers only      --+--held-out log loss--> the best mixture, as one network
+                    members that see their bins too    --+
+
+Nothing is set apart: each member holds out one fold, trains on the rest, and says of its fold what counts for early
+stopping, for the choice among the networks and for the temperature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softmaxnet.calibration import Calibration
+from softmaxnet.checkpoint import Checkpoints
+from softmaxnet.communicator import Alone, Communicator
+from softmaxnet.data.split import stratified_folds
+from softmaxnet.data_parallel import holding_signals, noting_interrupts
+from softmaxnet.fitted import (
+    Examples,
+    Fitted,
+    OnEpoch,
+    calibrated_on,
+    dtype_of,
+    metrics_on,
+    new_parameters,
+    no_metrics,
+    numpy_params,
+    rows_of,
+    schedule_of,
+    spec_of,
+)
+from softmaxnet.little_data import (
+    Clock,
+    OutOfTime,
+    canonical,
+    copies_to_deal,
+    cross_validated_regression,
+    without_cross_validation,
+)
+from softmaxnet.mixture import Candidate, Mixture, best_mixture, joined
+from softmaxnet.recipe import Plan
+from softmaxnet.softmax import log_softmax
+from softmaxnet.training import Validator, train
+from softmaxnet.whole_fit import fit_full_batch, regression_plan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["fit_compared"]
+
+ALONE = Alone()
+TINY_ROWS = 200
+"""Below, members that see the bins stand for those that do not as well: there are too few rows to tell them apart."""
+LONE_ROWS_PENALTY = 0.1
+"""Over the rows: the weight decay of softmax regression where every class is one row and nothing can be held out."""
+INTERRUPTED = ("interrupt", "max_seconds")
+
+
+def fit_compared(
+    examples: Examples,
+    n_classes: int,
+    plan: Plan,
+    seed: int,
+    on_epoch: OnEpoch | None = None,
+    *,
+    device: str = "cpu",
+    checkpoints: Checkpoints | None = None,
+    communicator: Communicator = ALONE,
+) -> Fitted:
+    """Fit what the plan compares, each model with rows held out in turn, and return the best mixture of them.
+
+    Parameters
+    ----------
+    examples : Examples
+        With labels as targets; ``examples.bins`` are the columns that not every member sees.
+    n_classes : int
+    plan : Plan
+        With ``validation="folds"``.
+    seed : int
+    on_epoch : callable, optional
+    device : str
+    checkpoints : Checkpoints, optional
+    communicator : Communicator, optional
+        The processes that train in batches together; little data each of them fits by itself, with the same outcome.
+
+    Raises
+    ------
+    TrainingDivergedError
+    """
+    clock = Clock(plan.max_seconds)
+    if plan.canonical_rows:
+        examples, checkpoints, communicator = canonical(examples), None, ALONE
+    if plan.solver == "lbfgs" and plan.hidden_layer_sizes:  # asked for: nothing else is tried in its place
+        return fit_full_batch(examples, n_classes, plan, None, on_epoch, seed=seed)
+    examples, folds = _dealt(examples, plan, seed)
+    if (folds < 0).all():
+        return _fit_lone_rows(examples, n_classes, plan, seed, on_epoch)
+    candidates: list[Candidate] = []
+    if plan.solver == "lbfgs" or plan.race_regression:
+        alone = on_epoch if plan.solver == "lbfgs" else None
+        try:
+            candidates.append(cross_validated_regression(examples.blind(), n_classes, plan, folds, clock, alone))
+        except (KeyboardInterrupt, OutOfTime) as stop:
+            return without_cross_validation(examples.blind(), n_classes, plan, clock, stop)
+        if plan.solver == "lbfgs":
+            return candidates[0].fitted
+        if clock.is_out():
+            return replace(candidates[0].fitted, stopped_by="max_seconds")
+    views = _views(examples, plan)
+    for place, seen in enumerate(views):
+        part = None if checkpoints is None else checkpoints.part("bins" if place else "")
+        share = clock.rest_of(plan, 1 / (len(views) - place))
+        fit = _fit_members(seen, n_classes, share, seed, folds, on_epoch, device, part, communicator)
+        candidates.append(fit)
+        if communicator.broadcast_json(fit.fitted.stopped_by == "interrupt" or clock.is_out()):
+            break
+    return _merged(candidates, examples, plan)
+
+
+def _dealt(examples: Examples, plan: Plan, seed: int) -> tuple[Examples, NDArray[np.int64]]:
+    """Return the rows and the fold of each; -1 in rows that are the only one of their class."""
+    labels = examples.target
+    copies = copies_to_deal(examples, plan.n_folds) if plan.canonical_rows else np.ones(len(labels), dtype=np.int64)
+    most = int(np.bincount(labels, weights=copies).max())
+    n_folds = min(plan.n_folds, max(most, 2))
+    folds = stratified_folds(labels, n_folds, seed, examples.groups)
+    if (copies == 1).all():
+        return examples, folds
+    rows = np.repeat(np.arange(len(labels)), copies)
+    nth = np.arange(len(rows)) - np.repeat(np.cumsum(copies) - copies, copies)
+    whole = copies[rows] == 1
+    dealt = replace(examples.take(rows), weight=examples.weight[rows] / copies[rows])
+    return dealt, np.where(whole, folds[rows], (np.maximum(folds[rows], 0) + nth) % n_folds)
+
+
+def _views(examples: Examples, plan: Plan) -> list[Examples]:
+    """Return the rows as the members see them, once for each set of members."""
+    if not examples.bins or not plan.compare_bins:
+        return [examples]
+    return [examples] if len(examples) < TINY_ROWS else [examples.blind(), examples]
+
+
+def _fit_lone_rows(examples: Examples, n_classes: int, plan: Plan, seed: int, on_epoch: OnEpoch | None) -> Fitted:
+    """Fit rows each of which is a class of its own: nothing can be held out."""
+    if plan.solver == "lbfgs" or plan.race_regression:
+        decay = plan.weight_decay if plan.solver == "lbfgs" else None
+        regression = regression_plan(plan, decay or LONE_ROWS_PENALTY / float(examples.weight.sum()))
+        return fit_full_batch(examples.blind(), n_classes, regression, None, on_epoch, seed=seed)
+    spec = spec_of(examples, n_classes, plan)
+    parameters = new_parameters(spec, plan, seed, dtype_of(plan.precision))
+    rows = rows_of(examples, parameters.flat.dtype)
+    result = train(parameters, rows, schedule_of(plan), seed=seed, on_epoch=on_epoch)
+    params = numpy_params(parameters, result.flat, result.table)
+    n_epochs, stopped_by = len(result.history), result.stopped_by
+    return Fitted(spec, params, Calibration(), plan, result.history, no_metrics(), n_epochs, stopped_by)
+
+
+def _fit_members(
+    examples: Examples,
+    n_classes: int,
+    plan: Plan,
+    seed: int,
+    folds: NDArray[np.int64],
+    on_epoch: OnEpoch | None,
+    device: str,
+    checkpoints: Checkpoints | None,
+    communicator: Communicator,
+) -> Candidate:
+    """Train members that each hold out a fold of their own: every row trains most members and validates the others."""
+    import torch
+
+    dtype = dtype_of(plan.precision)
+    spec = spec_of(examples, n_classes, plan)
+    n_folds = min(int(folds.max()) + 1, plan.n_members)
+    rows = rows_of(examples, dtype, device)
+    rows.fold = torch.from_numpy(folds)
+    # Members of a fold lie side by side, so that they are validated without a copy.
+    rows.member_fold = torch.arange(spec.n_members) * n_folds // spec.n_members
+    parameters = new_parameters(spec, plan, seed, dtype, device)
+    validator = Validator(spec, rows)
+    with holding_signals(communicator):
+        result = train(
+            parameters,
+            rows,
+            schedule_of(plan),
+            seed=seed,
+            validator=validator,
+            compute_dtype=torch.bfloat16 if plan.precision == "bfloat16" else None,
+            on_epoch=noting_interrupts(on_epoch, communicator),
+            checkpoints=checkpoints,
+            communicator=communicator,
+        )
+    log_proba = np.full((len(examples), n_classes), np.nan)
+    known = np.isin(folds, rows.member_fold.numpy())
+    log_proba[known] = log_softmax(validator.logits(parameters, result.flat, result.table)[known])
+    params = numpy_params(parameters, result.flat, result.table)
+    fitted = Fitted(
+        spec, params, Calibration(), plan, result.history, no_metrics(), len(result.history), result.stopped_by
+    )
+    return Candidate(fitted, log_proba, sees_bins=examples.bins is not None)
+
+
+def _merged(candidates: list[Candidate], examples: Examples, plan: Plan) -> Fitted:
+    """Return the best mixture as one network, calibrated on the rows that all of it holds out."""
+    mixture = best_mixture(candidates, examples.target, examples.weight)
+    last = candidates[-1].fitted
+    if len(mixture.parts) == 1 and mixture.parts[0][0].is_regression:
+        stopped = last.stopped_by if last.stopped_by in INTERRUPTED else mixture.parts[0][0].fitted.stopped_by
+        return replace(mixture.parts[0][0].fitted, stopped_by=stopped)
+    spec, params, sees_bins = joined(mixture, examples.bins or slice(0, 0))
+    rows = examples.take(mixture.held_out)
+    calibration = calibrated_on(mixture.log_proba, rows, plan)
+    return Fitted(
+        spec,
+        params,
+        calibration,
+        replace(plan, n_members=spec.n_members),
+        _history(mixture),
+        metrics_on(calibration.transform(mixture.log_proba), rows),
+        sum(len(part.fitted.history) for part, _ in mixture.parts if not part.is_regression),
+        last.stopped_by,
+        sees_bins=sees_bins,
+    )
+
+
+def _history(mixture: Mixture) -> list[dict[str, Any]]:
+    """Return the epochs of the networks of a mixture, one network after the other."""
+    history: list[dict[str, Any]] = []
+    for part, _ in mixture.parts:
+        if not part.is_regression:
+            before = len(history)
+            history += [line | {"epoch": before + i} for i, line in enumerate(part.fitted.history, start=1)]
+    return history
