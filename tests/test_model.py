@@ -158,7 +158,7 @@ def test_chunk_rows_follow_the_widest_layer() -> None:
     X = np.random.default_rng(5).normal(size=(20, 10))
     for spec in ({"hidden": (5000,), "n_members": 4}, {"n_frequencies": 2000, "embedding_size": 2}):
         model = make_model(X, [0, 1], **spec)
-        assert model._chunk_rows == 64 * 2**20 // (20_000 * model.dtype.itemsize)
+        assert model._chunk_rows == 16 * 2**20 // (20_000 * model.dtype.itemsize)
 
 
 def test_warns_once_of_extra_columns(monkeypatch: pytest.MonkeyPatch) -> None:

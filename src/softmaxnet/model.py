@@ -10,30 +10,41 @@ once, and no array of rows x classes is built but the one that was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from softmaxnet.calibration import Calibration
+from softmaxnet.class_tiles import TopClasses, class_logits
 from softmaxnet.conformal import PredictionSets, fit_sets
+from softmaxnet.decisions import CostMatrix
 from softmaxnet.errors import DataError, UsageError
 from softmaxnet.features.columns import BadCell
 from softmaxnet.features.encoder import FeatureEncoder
 from softmaxnet.memory import allocate_result
-from softmaxnet.network import NetworkSpec, forward, parameter_shapes
+from softmaxnet.network import NetworkSpec, forward, head_inputs, parameter_shapes
 from softmaxnet.softmax import log_softmax
+
+if TYPE_CHECKING:
+    from softmaxnet.explain import Explanation
 
 __all__ = ["SoftmaxModel", "top_classes"]
 
 Floats: TypeAlias = npt.NDArray[Any]
 
-ACTIVATION_BYTES = 64 * 2**20
+ACTIVATION_BYTES = 16 * 2**20
 """Bytes that the widest layer of one chunk of rows may take."""
+MATRIX_SHARE = 8
+"""Of a matrix, whose rows cost nothing to cut, so many times fewer: they stay in the cache from layer to layer."""
 MOST_CHUNK_ROWS = 32_768
+MOST_WHOLE_CLASSES = 16_384
+"""With more classes than this the most probable ones are found without the logits of all of them in memory."""
+TILED_ROWS = 512
 DOUBLE_PRECISION_PARAMETERS = 100_000
 """Networks of at most this many parameters compute in float64: the time goes elsewhere."""
 
@@ -140,7 +151,13 @@ class SoftmaxModel:
     @cached_property
     def _prepared(self) -> dict[str, Floats]:
         """The parameters in the dtype of the computation; float32 ones of a large network are not copied."""
-        return {name: np.ascontiguousarray(array, self.dtype) for name, array in self.params.items()}
+        return {name: _for_products(array, self.dtype) for name, array in self.params.items()}
+
+    @cached_property
+    def _is_tiled(self) -> bool:
+        """Whether logits are computed tile by tile of the classes: many classes, each by itself once calibrated."""
+        own_inputs = self.spec.n_layers == 1 and self.spec.n_sparse > 0
+        return self.n_classes > MOST_WHOLE_CLASSES and self.calibration.method != "matrix" and not own_inputs
 
     @cached_property
     def _chunk_rows(self) -> int:
@@ -149,6 +166,9 @@ class SoftmaxModel:
         embedded = max(spec.n_dense * spec.n_frequencies, spec.n_inputs)
         widest = max(embedded, spec.n_members * max(spec.layer_sizes[1:]))
         return max(1, min(MOST_CHUNK_ROWS, ACTIVATION_BYTES // (widest * self.dtype.itemsize)))
+
+    def _rows_at_once(self, X: Any) -> int:
+        return max(1, self._chunk_rows // MATRIX_SHARE) if type(X) is np.ndarray else self._chunk_rows
 
     def iter_logits(
         self, X: Any, *, counts: dict[str, int] | None = None, bad: list[BadCell] | None = None
@@ -175,7 +195,7 @@ class SoftmaxModel:
             Where columns are missing, cells cannot be read or numbers are too large for the network.
         """
         X = _rows(X)
-        n_rows, step = X.shape[0], self._chunk_rows
+        n_rows, step = X.shape[0], self._rows_at_once(X)
         if n_rows <= step:
             yield 0, self._logits(X, 0, counts, bad)
             return
@@ -230,9 +250,31 @@ class SoftmaxModel:
         -------
         array of shape (n_rows,), of the dtype of :attr:`classes`
         """
-        winners = np.concatenate([logits.argmax(axis=1) for _, logits in self.iter_logits(X)])
+        if self._is_tiled:
+            winners = np.concatenate([top[:, 0] for _, top, _ in self.iter_top(X, 1)])
+        else:
+            winners = np.concatenate([logits.argmax(axis=1) for _, logits in self.iter_logits(X)])
         labels: npt.NDArray[Any] = self.classes[winners]
         return labels
+
+    def explain(self, rows: Any, target: Any = None, **settings: Any) -> list[Explanation]:
+        """Return why these rows got their probabilities: a logit as a sum of what every column contributed.
+
+        Parameters
+        ----------
+        rows : one row (a mapping, a text, a vector) or several
+        target : a class, optional
+            By default each row's most probable one.
+        **settings :
+            ``versus``, ``baseline``, ``tolerance`` and ``max_nodes`` of :func:`softmaxnet.explain.explain`.
+
+        Returns
+        -------
+        list of Explanation, one for each row
+        """
+        from softmaxnet.explain import explain
+
+        return explain(self, rows, target, **settings)
 
     def predict_topk(self, X: Any, k: int = 5) -> tuple[npt.NDArray[Any], Floats]:
         """Return the k most probable labels of every row, most probable first, and their probabilities.
@@ -253,17 +295,57 @@ class SoftmaxModel:
         """
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
             raise UsageError(f"k must be a whole number of at least 1. Got {k!r} instead.")
-        count = min(int(k), self.n_classes)
-        parts = [top_classes(logits, count) for _, logits in self.iter_logits(X)]
-        return self.classes[np.concatenate([top for top, _ in parts])], np.concatenate([p for _, p in parts])
+        _, top, proba = zip(*self.iter_top(X, int(k)), strict=True)
+        return self.classes[np.concatenate(top)], np.concatenate(proba)
 
-    def predict_set(self, X: Any, coverage: float = 0.9) -> list[npt.NDArray[Any]]:
+    def iter_top(
+        self, X: Any, k: int, *, counts: dict[str, int] | None = None, bad: list[BadCell] | None = None
+    ) -> Iterator[tuple[int, npt.NDArray[np.int64], Floats]]:
+        """Yield ``(first row, class numbers, probabilities)`` of the k most probable classes, chunk by chunk of rows.
+
+        With many classes their logits come tile by tile, with a running log-sum-exp, so that no row ever has all of
+        them in memory: exact, in bounded memory, at any number of classes. Arguments as :meth:`iter_logits`.
+        """
+        count = min(k, self.n_classes)
+        if not self._is_tiled:
+            for start, logits in self.iter_logits(X, counts=counts, bad=bad):
+                yield start, *top_classes(logits, count)
+            return
+        X = _rows(X)
+        n_rows = X.shape[0]
+        for start in range(0, max(n_rows, 1), TILED_ROWS):
+            chunk = X if n_rows <= TILED_ROWS else _slice(X, start, min(start + TILED_ROWS, n_rows))
+            yield start, *self._top(chunk, start, count, counts, bad)
+            if start == 0 and self.feature_names_in is not None and hasattr(X, "select"):
+                X = X.select(list(self.feature_names_in))  # the first chunk has warned of the other columns
+
+    def _top(
+        self, X: Any, first_row: int, k: int, counts: dict[str, int] | None, bad: list[BadCell] | None
+    ) -> tuple[npt.NDArray[np.int64], Floats]:
+        """Return the classes of the k highest logits of one chunk and their probabilities, by tiles of the classes."""
+        dense, sparse = self._encoded(X, first_row, counts, bad)
+        last = f"layers.{self.spec.n_layers - 1}"
+        head = self._prepared[f"{last}.weight"], self._prepared[f"{last}.bias"]
+        top = TopClasses(dense.shape[0], k)
+        with np.errstate(all="ignore"):  # what overflows is found below, with its row
+            x = head_inputs(self.spec, self._prepared, dense, sparse)
+            for start, logits in class_logits(self.spec, *head, x):
+                top.add(start, self.calibration.transform(logits))
+            finite = np.isfinite(top.log_sum_exp())
+        if not finite.all():
+            _refuse_overflow(np.where(finite, 0.0, np.inf)[:, None], first_row)
+        return top.result()
+
+    def predict_set(self, X: Any, coverage: float = 0.9, *, allow_empty: bool = False) -> list[npt.NDArray[Any]]:
         """Return for every row the labels that together hold the true one with the given probability.
 
         Parameters
         ----------
         X : anything that :func:`softmaxnet.data.frames.as_input` accepts
         coverage : float in (0, 1)
+        allow_empty : bool
+            By default the most probable label is in every set, so that a model that is right more often than
+            ``coverage`` covers more than was asked for. True leaves it out where the guarantee does without it.
 
         Returns
         -------
@@ -285,10 +367,44 @@ class SoftmaxModel:
         sets: list[npt.NDArray[Any]] = []
         for _, logits in self.iter_logits(X):
             proba = _softmax_rows(logits)
-            for members, chances in zip(self.conformal.predict(proba, coverage), proba, strict=True):
+            for members, chances in zip(
+                self.conformal.predict(proba, coverage, allow_empty=allow_empty), proba, strict=True
+            ):
                 inside = np.flatnonzero(members)
                 sets.append(self.classes[inside[np.argsort(-chances[inside], kind="stable")]])
         return sets
+
+    def decide(
+        self, X: Any, costs: Any, decisions: Sequence[Any] | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+        """Return for every row the decision with the lowest expected cost, and that cost.
+
+        Decision d is expected to cost ``sum_k p_k costs[k, d]`` (Elkan 2001, equation 1).
+
+        Parameters
+        ----------
+        X : anything that :func:`softmaxnet.data.frames.as_input` accepts
+        costs : array-like of shape (n_classes, n_decisions), mapping, data frame or CostMatrix
+            What each decision costs for each true class, in the order of :attr:`classes`, or by name:
+            ``{true class: {decision: cost}}``. With one column more than classes, the last one is to abstain.
+        decisions : sequence, optional
+            What the columns of an array stand for, where they are not the classes.
+
+        Returns
+        -------
+        decisions : array of shape (n_rows,)
+            Labels; ``"abstain"``, or whatever ``decisions`` says, among them.
+        expected_cost : float64 array of shape (n_rows,)
+            In the unit of the costs.
+
+        Raises
+        ------
+        UsageError
+            Where the costs do not fit the classes.
+        """
+        matrix = CostMatrix.of(costs, self.classes, decisions)
+        parts = [matrix.decide(_softmax_rows(logits)) for _, logits in self.iter_logits(X)]
+        return matrix.decisions[np.concatenate([best for best, _ in parts])], np.concatenate([c for _, c in parts])
 
     def calibrate_sets(self, X: Any, y: Any, *, method: str = "lac", per_class: bool = False) -> SoftmaxModel:
         """Return this model prepared for :meth:`predict_set` with rows that were used for nothing else.
@@ -339,6 +455,19 @@ class SoftmaxModel:
 
     def _logits(self, X: Any, first_row: int, counts: dict[str, int] | None, bad: list[BadCell] | None) -> Floats:
         """Return the calibrated logits of one chunk."""
+        dense, sparse = self._encoded(X, first_row, counts, bad)
+        with np.errstate(all="ignore"):  # what overflows is found below, with its row
+            raw = forward(self.spec, self._prepared, dense, sparse)
+            logits: Floats = self.calibration.transform(raw)
+            finite = math.isfinite(np.vdot(logits, logits))  # squares may overflow: that is looked at below
+        if not finite:
+            _refuse_overflow(logits, first_row)
+        return logits
+
+    def _encoded(
+        self, X: Any, first_row: int, counts: dict[str, int] | None, bad: list[BadCell] | None
+    ) -> tuple[Floats, Any]:
+        """Return the dense block of one chunk, scaled, and its sparse one."""
         dtype = self.dtype
         known = len(bad) if bad is not None else 0
         try:
@@ -350,19 +479,13 @@ class SoftmaxModel:
         dense = encoded.dense
         if encoded.dense_scale != 1.0 or dense.dtype != dtype:
             dense = np.multiply(dense, dtype.type(encoded.dense_scale), dtype=dtype)
-        with np.errstate(all="ignore"):  # what overflows is found below, with its row
-            raw = forward(self.spec, self._prepared, dense, encoded.sparse)
-            logits: Floats = self.calibration.transform(raw)
-            finite = np.isfinite(logits.sum())
-        if not finite:
-            _refuse_overflow(logits, first_row)
-        return logits
+        return dense, encoded.sparse
 
     def _collect(self, X: Any, of: Callable[[Floats], Floats], dtype: np.dtype[Any]) -> Floats:
         """Return ``of(logits)`` of all rows as one array of shape (n_rows, n_classes)."""
         X = _rows(X)
         n_rows = X.shape[0]
-        if n_rows <= self._chunk_rows:
+        if n_rows <= self._rows_at_once(X):
             return of(self._logits(X, 0, None, None))
         out = allocate_result((n_rows, self.n_classes), dtype)
         for start, logits in self.iter_logits(X):
@@ -372,7 +495,7 @@ class SoftmaxModel:
 
 def _rows(X: Any) -> Any:
     """Return X as one of the three input types; a plain matrix passes without importing frame libraries."""
-    if type(X) is np.ndarray and X.ndim == 2 and X.dtype in (np.float32, np.float64, np.uint8):
+    if type(X) is np.ndarray and X.ndim == 2 and X.dtype.char in "fdB":
         return X
     from softmaxnet.data.frames import as_input
 
@@ -409,6 +532,13 @@ def _moved_text(message: str, row: int, first_row: int) -> str:
     return message.replace(f", row {row}: ", f", row {row + first_row}: ", 1)
 
 
+def _for_products(array: Floats, dtype: np.dtype[Any]) -> Floats:
+    """Return an array as BLAS takes it, in the dtype: a transposed one is no reason for a copy."""
+    if array.dtype == dtype and array.ndim > 1 and array.swapaxes(-1, -2).flags.c_contiguous:
+        return array
+    return np.ascontiguousarray(array, dtype)
+
+
 def _constant(array: Any) -> npt.NDArray[Any]:
     """Return a view that cannot be written to."""
     view: npt.NDArray[Any] = np.asarray(array).view()
@@ -423,9 +553,9 @@ def _softmax_rows(logits: Floats) -> Floats:
     refuses: for a single row that care would take longer than a small network.
     """
     proba = logits.astype(np.float64)
-    proba -= proba.max(axis=1, keepdims=True)
+    proba -= np.maximum.reduce(proba, axis=1, keepdims=True)
     np.exp(proba, out=proba)
-    proba /= proba.sum(axis=1, keepdims=True)
+    proba /= np.add.reduce(proba, axis=1, keepdims=True)
     return proba
 
 

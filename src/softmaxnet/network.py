@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "NetworkSpec",
     "combine_members",
     "forward",
+    "head_inputs",
     "input_gradient",
     "member_logits",
     "parameter_shapes",
@@ -195,6 +197,25 @@ def member_logits(spec: NetworkSpec, params: Mapping[str, Array], dense: Array, 
     return deque(_layer_outputs(spec, params, dense, sparse), maxlen=1)[0]  # earlier layers are let go of
 
 
+def head_inputs(spec: NetworkSpec, params: Mapping[str, Array], dense: Array, sparse: Array | None = None) -> Array:
+    """Return what the last layer multiplies its weights with, (n_members or 1, n_rows, width); arguments as above.
+
+    The last layer itself is not computed. Without hidden layers the sparse block is part of the logits, not of this.
+
+    Examples
+    --------
+    >>> spec = NetworkSpec(2, 0, 3, (1,), "relu")
+    >>> params = {"layers.0.weight": np.array([[[1.0], [-2.0]]]), "layers.0.bias": np.zeros((1, 1))}
+    >>> head_inputs(spec, params, np.array([[5.0, 2.0], [1.0, 1.0]]))
+    array([[[1.],
+            [0.]]])
+    """
+    if spec.n_layers == 1:
+        return embed(spec, params, dense)[None]
+    below = islice(_layer_outputs(spec, params, dense, sparse), spec.n_layers - 1)
+    return ACTIVATIONS[spec.activation](deque(below, maxlen=1)[0])
+
+
 def _layer_outputs(
     spec: NetworkSpec, params: Mapping[str, Array], dense: Array, sparse: Array | None
 ) -> Iterator[Array]:
@@ -241,7 +262,23 @@ def combine_members(spec: NetworkSpec, logits: Array) -> Array:
 
 def forward(spec: NetworkSpec, params: Mapping[str, Array], dense: Array, sparse: Array | None = None) -> Array:
     """Return the logits of the whole network, of shape (n_rows, n_classes); arguments as :func:`member_logits`."""
+    plain = spec.n_members == 1 and spec.output == "softmax" and not spec.embedding_size
+    if plain and type(dense) is np.ndarray:
+        return _one_network(spec, params, dense, sparse)
     return combine_members(spec, member_logits(spec, params, dense, sparse))
+
+
+def _one_network(spec: NetworkSpec, params: Mapping[str, Array], x: Array, sparse: Array | None) -> Array:
+    """Return the logits of a single network, as ``forward`` does: no member axis, activations in place (NumPy)."""
+    last = len(spec.hidden_layer_sizes)
+    for i in range(last + 1):
+        z = x @ params[f"layers.{i}.weight"][0]
+        z += params[f"layers.{i}.bias"][0]
+        if i == 0 and sparse is not None and spec.n_sparse:
+            z += sparse @ params["sparse.weight"]
+        if i < last:
+            x = np.maximum(z, 0, out=z) if spec.activation == "relu" else ACTIVATIONS[spec.activation](z)
+    return z
 
 
 # --- the gradient at the input (NumPy) ----------------------------------------------------------------------

@@ -2,30 +2,36 @@
 
 ::
 
-    epoch_order --> gather a window of rows --> batches --> BackwardPass --> Optimizer
+    Feed: rows in memory, or a stream of them --> batches --> BackwardPass --> Optimizer
                                                                                 |
-    Validator <-- averaged parameters at the end of each epoch <----------------+
+    Validator <-- averaged parameters at the end of each round <----------------+
         |
         `--> history, best parameters so far, stop?
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
 from softmaxnet.backward import BackwardPass, Parameters, ScaledSpec, SparseBatch, drop_tokens
 from softmaxnet.calibration import held_out_log_loss_after_temperature
 from softmaxnet.checkpoint import Checkpoint, Checkpoints
+from softmaxnet.communicator import Alone, Communicator
 from softmaxnet.data.epoch_plan import batch_bounds, epoch_order
+from softmaxnet.data_parallel import Exchange, spreads_classes
 from softmaxnet.errors import TrainingDivergedError, UsageError
-from softmaxnet.network import NetworkSpec, forward
+from softmaxnet.head_pass import Update
+from softmaxnet.held_out import Block, HeldOutScores, scored_rows
+from softmaxnet.kept_weights import BestWeights
+from softmaxnet.network import NetworkSpec, forward, head_inputs
 from softmaxnet.optimizer import Optimizer, learning_rate_factor
 from softmaxnet.softmax import soft_cross_entropy
 
@@ -33,10 +39,29 @@ if TYPE_CHECKING:
     import scipy.sparse
     from torch import Tensor
 
-__all__ = ["Rows", "Schedule", "TrainingResult", "Validator", "scaled_spec", "train", "window_batches"]
+__all__ = [
+    "Feed",
+    "MemoryFeed",
+    "Rows",
+    "Schedule",
+    "TrainingResult",
+    "Validator",
+    "batch_of",
+    "scaled_spec",
+    "train",
+    "window_batches",
+]
+
+Batch: TypeAlias = "tuple[Tensor, SparseBatch | None, Tensor, Tensor]"
+"""(dense, sparse, target, weight), as ``BackwardPass`` takes them."""
 
 WINDOW_BYTES = 64 << 20
 MAX_RATE_CUTS = 3
+FINITE_NUMBERS = 2**24
+"""Numbers that are looked at together for infinities: a byte each."""
+WHOLE_LOGITS = 2**24
+"""Held-out logits up to this many are kept whole; more of them are scored tile by tile of the classes."""
+ALONE = Alone()
 
 
 @dataclass(frozen=True)
@@ -62,6 +87,9 @@ class Schedule:
     n_iter_no_change : int
         Epochs without improvement after which a validated run stops.
     max_seconds : float or None
+    rounds : int
+        Equal parts of an epoch, after each of which the run is validated, shown and kept: more than one where an epoch
+        is long.
     """
 
     learning_rate: float
@@ -79,6 +107,7 @@ class Schedule:
     shift: int = 0
     n_iter_no_change: int = 10
     max_seconds: float | None = None
+    rounds: int = 1
 
 
 @dataclass
@@ -113,10 +142,74 @@ class Rows:
         """Return the number of rows."""
         return int(self.dense.shape[0])
 
+    def take(self, which: slice | np.ndarray) -> Rows:
+        """Return some of the rows: views of them for a slice, where they are not sparse."""
+        import torch
+
+        place: Any = which if isinstance(which, slice) else torch.from_numpy(which).to(self.dense.device)
+        return replace(
+            self,
+            dense=self.dense[place],
+            target=self.target[place],
+            weight=self.weight[place],
+            sparse=None if self.sparse is None else self.sparse[which],
+            fold=None if self.fold is None else self.fold[place],
+        )
+
+
+class Feed(Protocol):
+    """Where the batches of an epoch come from."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of an epoch."""
+
+    @property
+    def picture(self) -> tuple[int, int, int] | None:
+        """The shape of a row of pixels."""
+
+    def batches(self, epoch: int, bounds: Sequence[tuple[int, int]], buffer: Tensor) -> Generator[Batch, None, None]:
+        """Yield the rows (start, stop) of an epoch's order for each of ``bounds``, which ascend; see ``batch_of``.
+
+        Of several processes each yields its part of every batch.
+        """
+
+
+@dataclass(frozen=True)
+class MemoryFeed:
+    """Rows in memory, gathered in the order of the epoch, a window at a time."""
+
+    rows: Rows
+    seed: int
+    communicator: Communicator = ALONE
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of an epoch."""
+        return len(self.rows)
+
+    @property
+    def picture(self) -> tuple[int, int, int] | None:
+        """The shape of a row of pixels."""
+        return self.rows.picture
+
+    def batches(self, epoch: int, bounds: Sequence[tuple[int, int]], buffer: Tensor) -> Generator[Batch, None, None]:
+        """Yield the batches of an epoch."""
+        dense = self.rows.dense
+        order = epoch_order(self.seed, epoch, len(self.rows))
+        row_bytes = max(dense.shape[1] * dense.element_size(), 1)
+        per_window = max(WINDOW_BYTES // (row_bytes * max(stop - start for start, stop in bounds)), 1)
+        for first in range(0, len(bounds), per_window):
+            window = list(bounds[first : first + per_window])
+            yield from window_batches(self.rows, order, window, buffer, communicator=self.communicator)
+
 
 @dataclass
 class TrainingResult:
-    """What a run leaves: the parameters to keep, and how it went."""
+    """What a run leaves: the parameters to keep, and how it went.
+
+    ``best_epoch`` counts rounds, which are epochs where an epoch has one.
+    """
 
     flat: Tensor
     table: Tensor | None
@@ -127,7 +220,7 @@ class TrainingResult:
 
 def train(
     parameters: Parameters,
-    rows: Rows,
+    rows: Rows | Feed,
     schedule: Schedule,
     *,
     seed: int,
@@ -137,13 +230,14 @@ def train(
     optimizer: Optimizer | None = None,
     first_epoch: int = 0,
     checkpoints: Checkpoints | None = None,
+    communicator: Communicator = ALONE,
 ) -> TrainingResult:
     """Train in place and return the parameters of the best epoch (of the last one where nothing is validated).
 
     Parameters
     ----------
     parameters : Parameters, initialised
-    rows : Rows
+    rows : Rows or Feed
     schedule : Schedule
     seed : int
         Of the order of rows and the dropout masks.
@@ -156,8 +250,11 @@ def train(
     first_epoch : int
         Where to go on in the order of rows.
     checkpoints : Checkpoints, optional
-        Where the run is kept from time to time at the end of an epoch. One that was found there is gone on with, and
-        the run ends as if it had never stopped: to the bit where one thread computes.
+        Where the run is kept from time to time at the end of a round. One that was found there is gone on with, and
+        the run ends as if it had never stopped: to the bit where one thread computes. Of several processes the first
+        one has them, and the others None.
+    communicator : Communicator, optional
+        The processes that train together, each on its part of every batch; a feed must have been given the same one.
 
     Raises
     ------
@@ -173,35 +270,46 @@ def train(
         average_power=schedule.average_power,
         table_rate=schedule.table_rate,
     )
-    run = _Run(parameters, rows, schedule, state, seed, compute_dtype)
+    feed = MemoryFeed(rows, seed, communicator) if isinstance(rows, Rows) else rows
+    run = _Run(parameters, feed, schedule, state, seed, compute_dtype, communicator)
     result = TrainingResult(parameters.flat, parameters.table)
     if checkpoints is not None and (found := checkpoints.take()) is not None:
         _go_on(found, run, result)
+    if run.exchange is not None:
+        _go_on_alike(run, result, communicator, is_kept=checkpoints is not None)
     scores = [line["validation_log_loss"] for line in result.history if "validation_log_loss" in line]
     best = min(scores, default=math.inf)
+    kept = BestWeights(parameters, None if checkpoints is None else checkpoints.folder)
+    if scores and not parameters.keeps_copies:  # checkpoints hold the last weights only: the best are sought from there
+        best, result.best_epoch, result.flat = scores[-1], first_epoch + len(result.history), kept.keep(parameters.flat)
     started = time.monotonic() - (result.history[-1]["seconds"] if result.history else 0.0)
-    if schedule.max_seconds is not None:
-        run.deadline = started + schedule.max_seconds
+    limit = communicator.broadcast_json(schedule.max_seconds)  # one clock for all
+    if limit is not None:
+        run.deadline = started + limit
     try:
-        for epoch in range(first_epoch + len(result.history), first_epoch + schedule.max_epochs):
-            line = run.epoch_with_retries(epoch, first_epoch)
+        for place in range(len(result.history), schedule.max_epochs * schedule.rounds):
+            count = first_epoch * schedule.rounds + place + 1
+            kept.changed()
+            line = run.round_with_retries(place, first_epoch)
             if validator is not None:
                 line |= validator.score(parameters, state.averaged(), parameters.table)
             line["seconds"] = time.monotonic() - started
+            line = communicator.broadcast_json(line)
             result.history.append(line)
             if validator is None:
-                result.best_epoch = epoch + 1
+                result.best_epoch = count
             elif line["validation_log_loss"] < best:
                 best = line["validation_log_loss"]
-                result.best_epoch = epoch + 1
-                result.flat = state.averaged().clone()
+                result.best_epoch = count
+                result.flat = kept.keep(state.averaged())
                 result.table = None if parameters.table is None else parameters.table.clone()
-            elif epoch + 1 - result.best_epoch >= schedule.n_iter_no_change:
+            elif count - result.best_epoch >= schedule.n_iter_no_change * schedule.rounds:
                 result.stopped_by = "early_stopping"
-            if schedule.max_seconds is not None and line["seconds"] >= schedule.max_seconds:
+            if limit is not None and line["seconds"] >= limit:
                 result.stopped_by = "max_seconds"
             if checkpoints is not None and checkpoints.is_due():
                 checkpoints.save(*_kept(run, result, validator is not None))
+            communicator.barrier()  # writing may take longer than a step
             if on_epoch is not None:
                 on_epoch(line)
             if result.stopped_by != "max_epochs":
@@ -209,103 +317,152 @@ def train(
     except KeyboardInterrupt:
         result.stopped_by = "interrupt"
         warnings.warn(
-            f"interrupted in epoch {len(result.history) + 1}: the best parameters so far are kept", stacklevel=2
+            f"interrupted in epoch {len(result.history) // schedule.rounds + 1}: the best parameters so far are kept",
+            stacklevel=2,
         )
+    kept.put_back()
     if not result.best_epoch or validator is None:
-        result.flat = state.averaged().clone()
+        result.flat = state.averaged().clone() if parameters.keeps_copies else state.averaged()
         result.table = None if parameters.table is None else parameters.table.clone()
     return result
 
 
 class _Run:
-    """The steps of one run, epoch by epoch."""
+    """The steps of one run, round by round."""
 
     def __init__(
         self,
         parameters: Parameters,
-        rows: Rows,
+        feed: Feed,
         schedule: Schedule,
         optimizer: Optimizer,
         seed: int,
         compute_dtype: Any,
+        communicator: Communicator,
     ) -> None:
         import torch
 
-        self.parameters, self.rows, self.schedule = parameters, rows, schedule
+        self.parameters, self.feed, self.schedule = parameters, feed, schedule
         self.optimizer, self.seed = optimizer, seed
-        self.bounds = batch_bounds(len(rows), schedule.batch_size)
-        largest = max(stop - start for start, stop in self.bounds)
+        self.bounds = batch_bounds(feed.n_rows, schedule.batch_size)
+        largest = -(-max(stop - start for start, stop in self.bounds) // communicator.size)
         self.backward = BackwardPass(
             parameters,
             largest,
             dropout=schedule.dropout,
             label_smoothing=schedule.label_smoothing,
             compute_dtype=compute_dtype,
+            communicator=communicator if spreads_classes(parameters, self.bounds, communicator) else None,
         )
         self.rate_factor = 1.0
         self.deadline: float | None = None
-        n_dense = rows.dense.shape[1]
-        self.input = torch.empty(largest, n_dense, dtype=self.backward.dtype, device=rows.dense.device)
-        row_bytes = max(n_dense * rows.dense.element_size(), 1)
-        self.batches_per_window = max(WINDOW_BYTES // (row_bytes * largest), 1)
+        n_dense, device = parameters.spec.network.n_dense, parameters.flat.device
+        self.input = torch.empty(largest, n_dense, dtype=self.backward.dtype, device=device)
+        self.exchange: Exchange | None = None
+        if communicator.size > 1:
+            smallest = min(stop - start for start, stop in self.bounds)
+            self.exchange = Exchange(communicator, self.backward, smallest)
 
-    def epoch_with_retries(self, epoch: int, first_epoch: int) -> dict[str, float]:
-        """Run one epoch; where a step is not finite go back to its start with half the learning rate."""
+    def round_with_retries(self, place: int, first_epoch: int) -> dict[str, float]:
+        """Run one round; where a step is not finite go back to its start with half the learning rate.
+
+        Parameters
+        ----------
+        place : int
+            Rounds of this run before it.
+        first_epoch : int
+        """
+        rounds = self.schedule.rounds
+        number = first_epoch + place // rounds + 1
+        shown = number if rounds == 1 else first_epoch + (place + 1) / rounds
         backup = _Backup(self.parameters, self.optimizer)
         for cut in range(MAX_RATE_CUTS + 1):
-            loss = self.epoch(epoch, first_epoch)
+            loss = self.round(place, first_epoch)
+            if self.exchange is not None:
+                self.exchange.share_head(self.optimizer)
             if math.isfinite(loss):
-                return {"epoch": epoch + 1, "loss": loss, "learning_rate": self.last_rate}
+                return {"epoch": shown, "loss": loss, "learning_rate": self.last_rate}
             backup.restore(self.parameters, self.optimizer)
             if cut < MAX_RATE_CUTS:
                 self.rate_factor *= 0.5
                 rate = self.rate_factor * self.schedule.learning_rate
                 warnings.warn(
-                    f"the loss was not finite in epoch {epoch + 1}: back to its start, learning rate {rate:.3g}",
+                    f"the loss was not finite in epoch {number}: back to its start, learning rate {rate:.3g}",
                     stacklevel=4,
                 )
         raise TrainingDivergedError(
-            f"the loss was not finite in epoch {epoch + 1} at learning rates from {self.schedule.learning_rate:.3g} "
+            f"the loss was not finite in epoch {number} at learning rates from {self.schedule.learning_rate:.3g} "
             f"down to {self.rate_factor * self.schedule.learning_rate:.3g}",
             hint="Look for huge numbers among the features (features='auto' scales them) or lower learning_rate.",
         )
 
-    def epoch(self, epoch: int, first_epoch: int) -> float:
-        """Take every step of an epoch and return the mean loss; not finite as soon as one step is not."""
+    def round(self, place: int, first_epoch: int) -> float:
+        """Take every step of a round and return the mean loss; not finite as soon as one step is not."""
+        import torch
+
+        passed, part = divmod(place, self.schedule.rounds)
         n_batches = len(self.bounds)
-        total = n_batches * self.schedule.max_epochs
-        warmup = max(round(self.schedule.warmup_fraction * total), 1)
-        order = epoch_order(self.seed, epoch, len(self.rows))
+        first, last = (n_batches * i // self.schedule.rounds for i in (part, part + 1))
         loss_sum = 0.0
-        for first in range(0, n_batches, self.batches_per_window):
-            window = self.bounds[first : first + self.batches_per_window]
-            batches = window_batches(self.rows, order, window, self.input)
-            for i, (dense, sparse, target, weight) in enumerate(batches):
-                step = (epoch - first_epoch) * n_batches + first + i
-                key = (self.seed, epoch * n_batches + first + i)
-                if self.schedule.shift and self.rows.picture:
-                    dense = shifted(dense, self.rows.picture, self.schedule.shift, key)
-                if self.schedule.token_dropout and sparse is not None:
-                    sparse = drop_tokens(sparse, self.schedule.token_dropout, key)
-                loss = self.backward(dense, target, weight, sparse, key)
-                if not _is_finite(loss, self.backward):
+        coming = self.feed.batches(first_epoch + passed, self.bounds[first:last], self.input)
+        # Without the bookkeeping for automatic differentiation an operation costs a third less; what is made in here
+        # does not leave.
+        with torch.inference_mode(), contextlib.closing(coming) as batches:
+            for i, batch in enumerate(batches, first):
+                loss = self._step(batch, passed * n_batches + i, (first_epoch + passed) * n_batches + i)
+                if not math.isfinite(loss):
                     return math.nan
-                loss_sum += loss.item()
-                factor = learning_rate_factor(step, total, warmup, self.schedule.shape)
-                self.last_rate = self.rate_factor * self.schedule.learning_rate * factor
-                self.optimizer.step(self.last_rate, self.backward.gradient, self.backward.table_gradient)
-                if self.deadline is not None and time.monotonic() >= self.deadline:
-                    mean = loss_sum / (first + i + 1) / self.parameters.spec.network.n_members
-                    return mean if self._weights_are_finite() else math.nan
-        mean = loss_sum / n_batches / self.parameters.spec.network.n_members
+                loss_sum += loss
+                if self.deadline is not None and (
+                    time.monotonic() >= self.deadline if self.exchange is None else self.exchange.is_late
+                ):
+                    last = i + 1
+                    break
+        mean = loss_sum / max(last - first, 1) / self.parameters.spec.network.n_members
         return mean if self._weights_are_finite() else math.nan
+
+    def _step(self, batch: Batch, step: int, drawn: int) -> float:
+        """Take one step of this run and return its loss, with no update where that is not finite.
+
+        What is drawn at random for the batch is a function of the seed and ``drawn``, the steps of all runs before it.
+        """
+        dense, sparse, target, weight = batch
+        schedule, key = self.schedule, (self.seed, drawn)
+        if schedule.shift and self.feed.picture:
+            dense = shifted(dense, self.feed.picture, schedule.shift, key)
+        if schedule.token_dropout and sparse is not None:
+            sparse = drop_tokens(sparse, schedule.token_dropout, key)
+        total = len(self.bounds) * schedule.max_epochs
+        warmup = max(round(schedule.warmup_fraction * total), 1)
+        factor = learning_rate_factor(step, total, warmup, schedule.shape)
+        rate = self.rate_factor * schedule.learning_rate * factor
+        if self.exchange is None:
+            loss = self.backward(dense, target, weight, sparse, key, update=self._head_update(rate))
+        else:
+            part = self.exchange.part(*self.bounds[drawn % len(self.bounds)])
+            loss = self.backward(dense, target, weight, sparse, key, part, self._head_update(rate))
+            loss = self.exchange.sum(loss, self.deadline is not None and time.monotonic() >= self.deadline)
+        if not _is_finite(loss, self.backward):
+            return math.nan
+        self.last_rate = rate
+        self.optimizer.step(rate, self.backward.gradient, self.backward.table_gradient)
+        return float(loss.item())
+
+    def _head_update(self, rate: float) -> Update:
+        """Return what uses up the gradients of a head by classes, tile by tile."""
+
+        def update(member: int, start: int, stop: int, d_weight: Tensor, d_bias: Tensor) -> None:
+            self.optimizer.update_classes(rate, member, start, stop, d_weight, d_bias)
+
+        return update
 
     def _weights_are_finite(self) -> bool:
         """Whether the last update, which no later loss has seen, left numbers."""
         import torch
 
         kept = (self.parameters.flat, self.parameters.table, self.optimizer.average)
-        return all(bool(torch.isfinite(tensor).all()) for tensor in kept if tensor is not None)
+        parts = (part for tensor in kept if tensor is not None for part in torch.split(tensor.view(-1), FINITE_NUMBERS))
+        return all(bool(torch.isfinite(part).all()) for part in parts)
 
 
 def _is_finite(loss: Tensor, backward: BackwardPass) -> bool:
@@ -313,8 +470,7 @@ def _is_finite(loss: Tensor, backward: BackwardPass) -> bool:
     import torch
 
     gradient = backward.gradient
-    square = torch.dot(gradient, gradient) + loss
-    if torch.isfinite(square):
+    if math.isfinite(torch.dot(gradient, gradient).add_(loss).item()):
         return True
     # A sum of squares may overflow where no gradient does.
     return bool(torch.isfinite(loss)) and bool(torch.isfinite(gradient).all())
@@ -327,35 +483,42 @@ def window_batches(
     buffer: Tensor,
     *,
     divisor: float | None = None,
+    communicator: Communicator = ALONE,
 ) -> Iterator[tuple[Tensor, SparseBatch | None, Tensor, Tensor]]:
     """Gather the rows of a window once and yield its batches as views: (dense, sparse, target, weight).
 
     Weights come divided by ``divisor``, by default the rows of a batch, so that a step follows the mean loss; rows come
-    in the given order, or as they are.
+    in the given order, or as they are. Of several processes each gets its part of every batch.
     """
-    import torch
-
     start, stop = window[0][0], window[-1][1]
     if order is None:
-        take: Any = slice(start, stop)
-        sparse = None if rows.sparse is None else rows.sparse[take]
+        gathered = rows.take(slice(start, stop))
     else:
-        take = torch.from_numpy(order[start:stop]).to(rows.dense.device)
-        sparse = None if rows.sparse is None else rows.sparse[order[start:stop]]
-    dense, target, weight = rows.dense[take], rows.target[take], rows.weight[take]
-    fold = None if rows.fold is None else rows.fold[take]
+        gathered = rows.take(order[start:stop])
     share = 1 / divisor if divisor is not None else len(window) / (stop - start)
     for lower, upper in window:
-        part = slice(lower - start, upper - start)
-        x = dense[part]
-        if x.dtype != buffer.dtype or rows.scale != 1.0:
-            x = buffer[: upper - lower].copy_(x)
-            if rows.scale != 1.0:
-                x.mul_(rows.scale)
-        w = weight[part] * share
-        if fold is not None and rows.member_fold is not None:
-            w = _member_weights(w, fold[part], rows.member_fold)
-        yield x, None if sparse is None else _sparse_batch(sparse, part, buffer.dtype), target[part], w
+        yield batch_of(gathered, slice(lower - start, upper - start), buffer, share, communicator)
+
+
+def batch_of(rows: Rows, part: slice, buffer: Tensor, share: float, communicator: Communicator = ALONE) -> Batch:
+    """Return some rows as a batch, in views where nothing has to be converted, their weights times ``share``.
+
+    Of several processes each gets its part of the batch.
+    """
+    first = part.start
+    if communicator.size > 1:
+        mine = communicator.part(part.stop - first)
+        part = slice(first + mine.start, first + mine.stop)
+    x = rows.dense[part]
+    if x.dtype != buffer.dtype or rows.scale != 1.0:
+        x = buffer[: part.stop - part.start].copy_(x)
+        if rows.scale != 1.0:
+            x.mul_(rows.scale)
+    w = rows.weight[part] * share
+    if rows.fold is not None and rows.member_fold is not None:
+        w = _member_weights(w, rows.fold[part], rows.member_fold)
+    sparse = None if rows.sparse is None else _sparse_batch(rows.sparse, first, part, rows.weight.dtype)
+    return x, sparse, rows.target[part], w
 
 
 def shifted(dense: Tensor, picture: tuple[int, int, int], most: int, key: tuple[int, int]) -> Tensor:
@@ -389,7 +552,8 @@ def _member_weights(weight: Tensor, fold: Tensor, member_fold: Tensor) -> Tensor
     return weight * (fold.unsqueeze(0) != member_fold.unsqueeze(1))
 
 
-def _sparse_batch(sparse: scipy.sparse.csr_array, part: slice, dtype: Any) -> SparseBatch:
+def _sparse_batch(sparse: scipy.sparse.csr_array, first: int, part: slice, dtype: Any) -> SparseBatch:
+    """Return some rows of a block, of a batch that begins at the row ``first``."""
     import torch
 
     offsets = sparse.indptr[part.start : part.stop + 1].astype(np.int64)
@@ -398,18 +562,25 @@ def _sparse_batch(sparse: scipy.sparse.csr_array, part: slice, dtype: Any) -> Sp
         torch.from_numpy(offsets - offsets[0]),
         torch.from_numpy(sparse.indices[span].astype(np.int64)),
         torch.from_numpy(sparse.data[span]).to(dtype),
+        int(offsets[0]) - int(sparse.indptr[first]),
     )
 
 
 class _Backup:
-    """The state at the start of an epoch, to go back to."""
+    """The state at the start of an epoch, to go back to; nothing of it where the weights are too large to be copied.
+
+    They are finite all the same, for a step that is not is never taken.
+    """
 
     def __init__(self, parameters: Parameters, optimizer: Optimizer) -> None:
-        self.tensors = {name: tensor.clone() for name, tensor in _state(parameters, optimizer).items()}
+        state = _state(parameters, optimizer) if parameters.keeps_copies else {}
+        self.tensors = {name: tensor.clone() for name, tensor in state.items()}
         self.n_steps = optimizer.n_steps
 
     def restore(self, parameters: Parameters, optimizer: Optimizer) -> None:
         """Copy the state back."""
+        if not self.tensors:
+            return
         for name, tensor in _state(parameters, optimizer).items():
             tensor.copy_(self.tensors[name])
         optimizer.n_steps = self.n_steps
@@ -433,7 +604,7 @@ def _kept(
 ) -> tuple[dict[str, np.ndarray], dict[str, float], list[dict[str, float]]]:
     """Return what :meth:`Checkpoints.save` takes: all that the epochs to come depend on."""
     tensors = _state(run.parameters, run.optimizer)
-    if is_validated:  # otherwise the last parameters are kept, which are there already
+    if is_validated and run.parameters.keeps_copies:  # otherwise the last parameters are, which are there already
         tensors |= {"best.flat": result.flat} | ({} if result.table is None else {"best.table": result.table})
     state = {
         "best_epoch": result.best_epoch,
@@ -467,6 +638,37 @@ def _go_on(found: Checkpoint, run: _Run, result: TrainingResult) -> None:
     run.rate_factor = float(found.state["rate_factor"])
 
 
+def _go_on_alike(run: _Run, result: TrainingResult, communicator: Communicator, *, is_kept: bool) -> None:
+    """Give every process the state of the first one: as it was initialised, or as its checkpoint has it."""
+    import torch
+
+    about = communicator.broadcast_json(
+        {
+            "history": result.history,
+            "best_epoch": result.best_epoch,
+            "n_steps": run.optimizer.n_steps,
+            "rate_factor": run.rate_factor,
+            "has_best": result.flat is not run.parameters.flat,
+            "is_kept": is_kept,
+        }
+    )
+    assert run.exchange is not None
+    run.exchange.is_kept = about["is_kept"]
+    into = _state(run.parameters, run.optimizer)
+    if not about["n_steps"]:  # moments are zeros everywhere, whose memory is taken when they are written to
+        into = {name: tensor for name, tensor in into.items() if name not in ("first", "second", "table_squares")}
+    if about["has_best"]:
+        if not communicator.is_root:
+            result.flat = torch.empty_like(run.parameters.flat)
+            result.table = None if run.parameters.table is None else torch.empty_like(run.parameters.table)
+        into |= {"best.flat": result.flat} | ({} if result.table is None else {"best.table": result.table})
+    for tensor in into.values():
+        communicator.broadcast(tensor)
+    result.history[:] = about["history"]
+    result.best_epoch = about["best_epoch"]
+    run.optimizer.n_steps, run.rate_factor = about["n_steps"], about["rate_factor"]
+
+
 @dataclass
 class Validator:
     """Held-out rows and their score: the log loss after the best temperature for them.
@@ -478,24 +680,56 @@ class Validator:
     spec: NetworkSpec
     rows: Rows
     chunk_rows: int = 4096
+    communicator: Communicator = ALONE
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the logits are too many to be kept: then :meth:`streamed` takes the place of :meth:`logits`."""
+        labels = self.rows.target.ndim == 1 and self.rows.fold is None
+        return labels and len(self.rows) * self.spec.n_classes > WHOLE_LOGITS and _is_head_alone(self.spec)
+
+    def streamed(self, parameters: Parameters, flat: Tensor, table: Tensor | None) -> HeldOutScores:
+        """Return the scores of the held-out rows at any temperature, with bounded memory."""
+        effective = parameters.effective(flat, table)
+        which = scored_rows(len(self.rows), self.spec.n_classes)
+        rows = self.rows if len(which) == len(self.rows) else self.rows.take(which)
+        inputs = head_input_blocks(self.spec, effective, rows)
+        blocks = [Block(x, rows.target[start : start + x.shape[1]]) for start, x in inputs]
+        last = f"layers.{self.spec.n_layers - 1}"
+        head = effective[f"{last}.weight"], effective[f"{last}.bias"]
+        return HeldOutScores.of(self.spec, head, blocks, rows.weight.cpu().numpy().astype(np.float64))
 
     def logits(self, parameters: Parameters, flat: Tensor, table: Tensor | None) -> np.ndarray:
         """Return the logits of the held-out rows, of members that did not train on them."""
         effective = parameters.effective(flat, table)
         rows = self.rows
         if rows.fold is None or rows.member_fold is None:
-            return network_logits(self.spec, effective, rows, None, self.chunk_rows)
+            mine = np.arange(len(rows))[self.communicator.part(len(rows))]
+            found = network_logits(self.spec, effective, rows, mine, self.chunk_rows)
+            return self.communicator.all_gather_array(found)
         out = np.empty((len(rows), self.spec.n_classes))
         fold = rows.fold.cpu().numpy()
         member_fold = rows.member_fold.cpu().numpy()
         for k in np.unique(member_fold):
-            spec, params = member_subset(self.spec, effective, np.flatnonzero(member_fold == k).tolist())
+            members = np.flatnonzero(member_fold == k)
+            beside = len(members) == members[-1] - members[0] + 1  # then no copy is made
+            which = slice(int(members[0]), int(members[-1]) + 1) if beside else members.tolist()
+            spec, params = member_subset(self.spec, effective, which)
             chosen = np.flatnonzero(fold == k)
             out[chosen] = network_logits(spec, params, rows, chosen, self.chunk_rows)
         return out
 
     def score(self, parameters: Parameters, flat: Tensor, table: Tensor | None) -> dict[str, float]:
         """Return the scores of one epoch, as the history names them."""
+        if self.is_streamed:
+            scores = self.streamed(parameters, flat, table)
+            beta = scores.inverse_temperature()
+            found = scores.summary(beta)
+            return {
+                "validation_log_loss": found["log_loss"],
+                "inverse_temperature": beta,
+                "validation_accuracy": found["accuracy"],
+            }
         logits = self.logits(parameters, flat, table)
         labels, weight = self.rows.target.cpu().numpy(), self.rows.weight.cpu().numpy()
         known = _known_rows(self.rows)
@@ -520,6 +754,31 @@ class Validator:
         }
 
 
+def _is_head_alone(spec: NetworkSpec) -> bool:
+    """Whether the last layer takes nothing but the outputs of the one below: no sparse block of its own."""
+    return spec.n_layers > 1 or not spec.n_sparse
+
+
+def head_input_blocks(
+    spec: NetworkSpec, params: dict[str, Tensor], rows: Rows, n_rows: int = 512
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (first row, what the last layer takes) of blocks of rows."""
+    import torch
+
+    below = {name: value for name, value in params.items() if not name.startswith(f"layers.{spec.n_layers - 1}.")}
+    dtype = params["layers.0.bias"].dtype
+    arrays = {name: value.cpu().numpy() for name, value in below.items()} if rows.sparse is not None else {}
+    for start in range(0, len(rows), n_rows):
+        dense = rows.dense[start : start + n_rows].to(dtype)
+        if rows.scale != 1.0:
+            dense = dense * rows.scale
+        if rows.sparse is None:
+            yield start, head_inputs(spec, below, dense)
+        else:  # SciPy multiplies sparse rows as they are
+            x = head_inputs(spec, arrays, dense.cpu().numpy(), rows.sparse[start : start + n_rows])
+            yield start, torch.from_numpy(x).to(rows.dense.device)
+
+
 def _known_rows(rows: Rows) -> np.ndarray | None:
     """Rows that no member holds out (of a class with one row, say) are not validated; None where all are."""
     if rows.fold is None or rows.member_fold is None:
@@ -529,11 +788,9 @@ def _known_rows(rows: Rows) -> np.ndarray | None:
 
 
 def member_subset(
-    spec: NetworkSpec, params: dict[str, Tensor], members: list[int]
+    spec: NetworkSpec, params: dict[str, Tensor], members: list[int] | slice
 ) -> tuple[NetworkSpec, dict[str, Tensor]]:
     """Return the network of some of the members."""
-    from dataclasses import replace
-
     out: dict[str, Tensor] = {}
     for name, value in params.items():
         if name.startswith("layers."):
@@ -542,7 +799,7 @@ def member_subset(
             out[name] = value.view(value.shape[0], spec.n_members, -1)[:, members].flatten(1)
         else:
             out[name] = value
-    return replace(spec, n_members=len(members)), out
+    return replace(spec, n_members=len(out["layers.0.weight"])), out
 
 
 def network_logits(
