@@ -5,13 +5,17 @@ Run it with ``python examples/calibrated_decisions.py``; the data come with scik
 
 from __future__ import annotations
 
+import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 
 from softmaxnet import SoftmaxClassifier
 
-COST_OF_MISSING = 20.0
-"""A malignant tumour that is sent home costs this many times what a needless second look costs."""
+COSTS = {
+    "benign": {"send home": 0.0, "treat": 50.0, "second scan": 1.0},
+    "malignant": {"send home": 200.0, "treat": 0.0, "second scan": 5.0},
+}
+"""What each decision costs for each true class; a second scan is the way to abstain, dearer where it delays help."""
 
 
 def main() -> None:
@@ -21,16 +25,15 @@ def main() -> None:
     X_train, X_test, y_train, y_test = train_test_split(data.data, diagnosis, random_state=0, stratify=diagnosis)
 
     clf = SoftmaxClassifier(random_state=0).fit(X_train, y_train)
-    malignant = clf.predict_proba(X_test)[:, list(clf.classes_).index("malignant")]
+    decisions, expected = clf.decide(X_test, COSTS)
+    naive = np.where(clf.predict(X_test) == "malignant", "treat", "send home")
 
-    # Looking again costs 1, sending home costs 20 times the probability of being wrong: look where p > 1 / 20.
-    look_again = malignant * COST_OF_MISSING > 1
-    truth = (y_test == "malignant").to_numpy()
     print(f"test accuracy {clf.score(X_test, y_test):.1%}")
-    print(f"expected number of malignant scans {malignant.sum():.1f}, true number {truth.sum()}")
-    for name, chosen in (("most probable class", malignant > 0.5), ("lowest expected cost", look_again)):
-        cost = (chosen & ~truth).sum() + COST_OF_MISSING * (~chosen & truth).sum()
-        print(f"{name:<22} looks again at {chosen.sum():3d}, misses {(~chosen & truth).sum()}, costs {cost:.0f}")
+    print(f"expected cost of the decisions {expected.sum():.0f}")
+    for name, chosen in (("most probable class", naive), ("lowest expected cost", decisions)):
+        cost = sum(COSTS[truth][decision] for truth, decision in zip(y_test, chosen, strict=True))
+        counts = ", ".join(f"{decision} {int((chosen == decision).sum())}" for decision in COSTS["benign"])
+        print(f"{name:<22} {counts}; it cost {cost:.0f}")
 
 
 if __name__ == "__main__":

@@ -30,3 +30,17 @@ def _printing_as_before():
 
     with np.printoptions():
         yield
+
+
+@pytest.fixture
+def sm(capsys):
+    """Return a function that runs the command line in this process."""
+    from command_line import Result
+    from softmaxnet.cli import main
+
+    def run(*arguments: object) -> Result:
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run

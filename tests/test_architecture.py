@@ -15,13 +15,15 @@ ROOT = Path(__file__).parents[1] / "src" / "softmaxnet"
 
 FLOORS = (
     "errors machine memory",
-    "softmax metrics calibration conformal communicator",
-    "data features leaks precheck",
-    "tensor_file network head backward optimizer checkpoint training full_batch recipe fitting",
-    "model golden model_file importance onnx_graph onnx_export explain",
-    "estimator",
-    "plots report demo",
-    "service server",
+    "softmax means reliability metrics calibration conformal decisions communicator processes",
+    "data features findings leaks sanity precheck",
+    "tensor_file network class_tiles held_out head_plan head head_tiles head_pass head_shards backward optimizer",
+    "checkpoint kept_weights data_parallel training regression full_batch recipe history",
+    "fitted mixture whole_fit little_data comparison fitting",
+    "importance explain model golden model_file onnx_graph onnx_export drawing",
+    "inputs fit_job stream_memory stream_feed readable_source streamed_fit estimator",
+    "plots report demo ray",
+    "request_rows model_schema service protocol_v2 server",
     "cli __main__",
 )
 ORDER = " ".join(FLOORS).split()
@@ -33,16 +35,32 @@ MAY_IMPORT = {
     "sklearn": {"estimator", "demo"},
     "matplotlib": {"plots", "report"},
     "rich": {"cli"},
+    "ray": {"ray"},
     "torch": {
         "backward",
         "cli",  # doctor asks it for its version
         "communicator",
+        "data_parallel",
+        "comparison",
+        "fitted",
         "fitting",
         "full_batch",
+        "little_data",
+        "whole_fit",
+        "class_tiles",  # for arrays that are torch's already
         "head",
+        "head_pass",
+        "head_shards",
+        "head_tiles",
+        "held_out",
+        "kept_weights",
         "machine",
         "network",  # for arrays that are torch's already
         "optimizer",
+        "processes",
+        "regression",
+        "stream_feed",
+        "streamed_fit",
         "training",
     },
 }

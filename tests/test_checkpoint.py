@@ -400,7 +400,7 @@ def test_the_command_goes_on_refuses_and_cleans_up(tmp_path, table, capsys, monk
     assert generations(f"{out}.ckpt")
     capsys.readouterr()
     assert main(arguments(table, out, "--resume", "--max-epochs", "7")) == 2
-    assert "max_epochs was 6, now 7" in capsys.readouterr().err
+    assert "max-epochs was 6, now 7" in capsys.readouterr().err
     (tmp_path / f".{out.name}.abcdefgh.tmp").write_bytes(b"half a model")
     assert main(arguments(table, out, "--resume", *short)) == 0
     assert "going on after epoch 4" in capsys.readouterr().err

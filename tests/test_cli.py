@@ -13,12 +13,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from command_line import Result, only_error
 from softmaxnet import load_model
 from softmaxnet.cli import main
 from softmaxnet.cli.options import COMMANDS, PARAMETERS
@@ -28,34 +28,6 @@ from softmaxnet.estimator import SoftmaxClassifier
 
 PYTHON = [sys.executable, "-m", "softmaxnet"]
 QUICK = ("--hidden-layer-sizes", "none", "--weight-decay", "0.01", "--seed", "0")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one run of the command line left."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.out)
-
-    def rows(self) -> list[dict[str, str]]:
-        return list(csv.DictReader(io.StringIO(self.out)))
-
-
-@pytest.fixture
-def sm(capsys):
-    """Return a function that runs the command line in this process."""
-
-    def run(*arguments: object) -> Result:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
 
 
 def write_rows(path: Path, n_rows: int, seed: int = 0) -> Path:
@@ -91,15 +63,6 @@ def folder(tmp_path_factory):
 def model(folder):
     """The model of the folder."""
     return folder / "model.safetensors"
-
-
-def only_error(result: Result) -> str:
-    """Return the one line of an error, after checking that it is one line and the only output."""
-    assert result.out == ""
-    lines = result.err.splitlines()
-    assert len(lines) == 1, result.err
-    assert lines[0].startswith("softmaxnet: error: ")
-    return lines[0]
 
 
 # --- the parser and its tables ----------------------------------------------------------------------------------
@@ -1008,7 +971,7 @@ def stopped(arguments: list[str], number: int) -> subprocess.CompletedProcess[st
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_fit_that_is_stopped_saves_the_best_so_far(number, code, long_fit, tmp_path):
-    """Ctrl-C and SIGTERM end a fit with 130 and 143, one warning, a sound model and the result."""
+    """Ctrl-C and SIGTERM end a fit with 130 and 143, a sound model and the result; what can be resumed is kept."""
     out = tmp_path / "m.safetensors"
     done = stopped([*long_fit, "-o", str(out)], number)
     assert done.returncode == code, done.stderr
@@ -1016,7 +979,9 @@ def test_a_fit_that_is_stopped_saves_the_best_so_far(number, code, long_fit, tmp
     assert "warning: interrupted in epoch" in done.stderr
     assert json.loads(done.stdout)["stopped_by"] == "interrupt"
     assert load_model(out, verify=True).n_classes == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left - {"m.safetensors.ckpt"} == {"m.safetensors"}
+    assert ("the same command with --resume goes on" in done.stderr) == ("m.safetensors.ckpt" in left)
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "explain"])

@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from command_line import only_error
 from softmaxnet import load_model
 from softmaxnet.cli import main
 from softmaxnet.data.files import read_dataset
 
 CITIES = ("oslo", "paris", "rome")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one run of the command line left."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.out)
-
-    def rows(self) -> list[dict[str, str]]:
-        return list(csv.DictReader(io.StringIO(self.out)))
-
-
-@pytest.fixture
-def sm(capsys):
-    """Return a function that runs the command line in this process."""
-
-    def run(*arguments: object) -> Result:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
 
 
 def write_rows(path: Path, n_rows: int, seed: int, wrong: float = 0.0) -> Path:
@@ -75,14 +45,6 @@ def folder(tmp_path_factory):
 def model(folder):
     """The model of the folder."""
     return folder / "model.safetensors"
-
-
-def only_error(result: Result) -> str:
-    """Return the one line of an error, after checking that it is one line and the only output."""
-    assert result.out == ""
-    lines = result.err.splitlines()
-    assert len(lines) == 1, result.err
-    return lines[0].removeprefix("softmaxnet: error: ")
 
 
 def head(path: Path, n_rows: int, to: Path) -> Path:

@@ -15,7 +15,7 @@ belongs to: ``b`` is finite and the intercepts are penalised, so a surprise cost
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -34,8 +34,10 @@ from softmaxnet.softmax import (
 
 __all__ = [
     "Calibration",
+    "best_inverse_temperature",
     "fit_calibration",
     "fit_temperature",
+    "fixed_folds",
     "held_out_log_loss_after_temperature",
     "log_loss_parts",
 ]
@@ -388,16 +390,43 @@ def _loss_and_slope(rows: _Rows, beta: float) -> tuple[float, float]:
 
 
 def _fit(rows: _Rows, tolerance: float) -> float:
+    return best_inverse_temperature(
+        lambda beta: _loss_and_slope(rows, beta)[1], rows.n_effective, rows.spread, tolerance
+    )
+
+
+def best_inverse_temperature(
+    slope: Callable[[float], float], n_effective: float, spread: float, tolerance: float
+) -> float:
+    """Return the root of the slope of the log loss by ``b`` plus the prior's: see :func:`fit_temperature`.
+
+    Parameters
+    ----------
+    slope : callable
+        The derivative of the mean log loss at an inverse temperature.
+    n_effective : float
+        ``(sum w)^2 / sum w^2``; with 0 rows the result is 1.
+    spread : float
+        ``mean_i w_i (max_k z_ik - mean_k z_ik)``.
+    tolerance : float
+        Of ``ln b``.
+
+    Examples
+    --------
+    Of one logit of 2 nats that is right in 3 of 4 rows, the slope is ``2 sigmoid(2 b) - 1.5``:
+
+    >>> best_inverse_temperature(lambda b: 2 / (1 + np.exp(-2 * b)) - 1.5, 1e9, 1.0, 1e-9).__round__(4)
+    0.5493
+    """
     from scipy.optimize import brentq  # late: a calibrated model predicts without SciPy
 
-    if rows.n_effective == 0.0:
+    if n_effective == 0.0:
         return 1.0
 
     def derivative(log_beta: float) -> float:
         beta = float(np.exp(log_beta))
-        stiffness = 1.0 if beta < 1.0 else rows.spread
-        prior = _PRIOR_ROWS * stiffness * (1.0 - 1.0 / beta) / rows.n_effective
-        return _loss_and_slope(rows, beta)[1] + prior
+        stiffness = 1.0 if beta < 1.0 else spread
+        return slope(beta) + _PRIOR_ROWS * stiffness * (1.0 - 1.0 / beta) / n_effective
 
     at_one = derivative(0.0)
     if at_one == 0.0:
@@ -429,7 +458,8 @@ def _fit_matrix(logits: Floats, labels: Ints, weight: Floats) -> Calibration:
     beta = fit_temperature(logits, labels, weight)
     possible = logits > -np.inf
     inputs = _centred(logits, possible, beta)
-    n_effective = weight.sum() ** 2 / (weight @ weight)
+    relative = weight / weight.max()  # whose squares are not all lost to underflow
+    n_effective = relative.sum() ** 2 / (relative @ relative)
     penalty = np.full((k, k), k * (k - 1) / n_effective)
     np.fill_diagonal(penalty, k / n_effective)
 
@@ -526,7 +556,7 @@ def _race(logits: Floats, labels: Ints, weight: Floats) -> str:
     n, n_classes = logits.shape
     if n < 2 * _N_FOLDS or n_classes == 1:
         return "none"
-    folds = _stratified_folds(labels)
+    folds = fixed_folds(labels)
     leader, leader_loss = "none", cross_entropy(logits, labels, reduction="none")
     for method in METHODS[1:]:
         if method == "matrix" and (
@@ -555,7 +585,7 @@ def _cross_validated_loss(method: str, folds: Ints, logits: Floats, labels: Ints
     return loss
 
 
-def _stratified_folds(labels: Ints) -> Ints:
+def fixed_folds(labels: Ints) -> Ints:
     """Return the fold of every row: rows in a fixed random order, dealt out class by class."""
     order = np.random.default_rng(0).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
@@ -603,7 +633,7 @@ def log_loss_parts(logits: Array, labels: Array, sample_weight: Array | None = N
     if len(logits) < 2 * _N_FOLDS:
         return dict.fromkeys(("log_loss", "refinement", "calibration"), float("nan"))
     loss = float(cross_entropy(logits, labels, sample_weight=weight))
-    held_out = _cross_validated_loss("temperature", _stratified_folds(labels), logits, labels, weight)
+    held_out = _cross_validated_loss("temperature", fixed_folds(labels), logits, labels, weight)
     refinement = float(weight @ held_out / weight.sum())
     return {"log_loss": loss, "refinement": refinement, "calibration": loss - refinement}
 

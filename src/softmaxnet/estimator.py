@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
@@ -29,33 +29,49 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from softmaxnet.checkpoint import Checkpoint, Checkpoints, newest
+from softmaxnet.checkpoint import Checkpoints
+from softmaxnet.communicator import Alone, Communicator
+from softmaxnet.data.dataset import OnBadRow
+from softmaxnet.data.files import read_dataset
 from softmaxnet.data.frames import as_input
 from softmaxnet.data.labels import encode_labels, lookup_labels
 from softmaxnet.data.split import stratified_holdout
+from softmaxnet.data.stream import TableSource, open_source
 from softmaxnet.errors import DataError, SoftmaxError, UsageError
 from softmaxnet.features.encoder import FeatureEncoder
-from softmaxnet.features.pictures import picture_shape
-from softmaxnet.fitting import (
-    Examples,
-    Fitted,
-    TrainingState,
-    fit_network,
-    keeps_checkpoints,
-    operations_per_step,
-    run_fingerprint,
-    state_of,
+from softmaxnet.features.matrix import are_surely_finite
+from softmaxnet.features.numbers import BY_SIZE
+from softmaxnet.findings import DataWarning
+from softmaxnet.fit_job import Extras, FitJob, examples_of, same_network, train_model, without_folds
+from softmaxnet.fitted import Examples, Fitted, TrainingState, state_of
+from softmaxnet.inputs import (
+    LabelledRows,
+    check_no_infinity,
+    checked_groups,
+    checked_target_proba,
+    class_weights,
+    is_for_as_input,
+    is_object_matrix,
+    is_object_rows,
+    is_text,
+    tamed,
 )
-from softmaxnet.machine import has_bfloat16_products, limited_threads, resolve_device, worthwhile_threads
+from softmaxnet.little_data import merged_where_few
 from softmaxnet.model import SoftmaxModel
 from softmaxnet.model_file import save_model
 from softmaxnet.network import ACTIVATIONS
-from softmaxnet.recipe import DataShape, Plan, plan_of_network, resolve, stream_plan
+from softmaxnet.processes import in_step
+from softmaxnet.recipe import Plan, compares_bins, plan_of_network, stream_plan
+from softmaxnet.sanity import glance
+from softmaxnet.stream_memory import default_memory, is_streamed, stream_bytes
+from softmaxnet.streamed_fit import StreamedStart, prepare
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["NotTrainedError", "SoftmaxClassifier"]
+
+ALONE = Alone()
 
 
 class NotTrainedError(SoftmaxError, NotFittedError):  # type: ignore[misc]
@@ -94,7 +110,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     max_epochs : int or "auto", default="auto"
         Passes over the rows; iterations under "lbfgs".
     early_stopping : bool, default=True
-        Hold rows out, keep the epoch with the lowest log loss on them, calibrate on them.
+        Hold rows out, keep the epoch with the lowest log loss on them, calibrate on them. False: train to the last
+        epoch; rows passed as X_val then calibrate and score, and stop nothing.
     validation_fraction : float in (0, 1), default=0.1
     n_iter_no_change : int or "auto", default="auto"
         Epochs without improvement after which to stop.
@@ -108,6 +125,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     conformal_fraction : float in [0, 1), default=0.0
         Share of the rows kept out of everything else, for prediction sets with a coverage guarantee.
     max_seconds : float or None, default=None
+    head_bytes : int or "auto", default="auto"
+        Bytes that a training step may take for the logits and the gradient of the output layer; 512 MiB.
     precision : {"auto", "float64", "float32", "bfloat16"}, default="auto"
     device : str, default="auto"
     n_jobs : int or None, default=None
@@ -165,6 +184,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         "calibration": [StrOptions({"auto", "temperature", "matrix"}), None],
         "conformal_fraction": [Interval(Real, 0, 1, closed="left")],
         "max_seconds": [Interval(Real, 0, None, closed="neither"), None],
+        "head_bytes": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "precision": [StrOptions({"auto", "float64", "float32", "bfloat16"})],
         "device": [str],
         "n_jobs": [Integral, None],
@@ -196,6 +216,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         calibration: str | None = "auto",
         conformal_fraction: float = 0.0,
         max_seconds: float | None = None,
+        head_bytes: int | str = "auto",
         precision: str = "auto",
         device: str = "auto",
         n_jobs: int | None = None,
@@ -223,6 +244,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.calibration = calibration
         self.conformal_fraction = conformal_fraction
         self.max_seconds = max_seconds
+        self.head_bytes = head_bytes
         self.precision = precision
         self.device = device
         self.n_jobs = n_jobs
@@ -238,6 +260,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     # --- fitting -------------------------------------------------------------------------------------------
 
+    @in_step
     def fit(
         self,
         X: Any,
@@ -254,6 +277,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         on_plan: Callable[[FeatureEncoder, Plan], None] | None = None,
         checkpoint_folder: str | Path | None = None,
         resume: bool = False,
+        communicator: Communicator = ALONE,
     ) -> SoftmaxClassifier:
         """Learn from labelled rows.
 
@@ -285,12 +309,18 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ends as if it had never stopped, to the bit on one thread. It begins anew where there is none
             (``resumed_epochs_`` is 0), and refuses one of other rows or settings. Small data and "lbfgs" begin anew.
 
+        communicator : Communicator, optional
+            The processes that fit together. By default those that torchrun, SLURM, Ray Train or another launcher has
+            started with this one, each of which is given the same rows; ``Alone()`` fits alone nevertheless.
+
         Returns
         -------
         self
 
         Raises
         ------
+        ProcessLostError
+            Where another process of the same fit has ended.
         DataError
             For rows, labels or weights that cannot be used.
         UsageError
@@ -300,59 +330,214 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._check_parameters()
         X, n_samples = self._checked_input(X, reset=True)
-        _check_lengths(n_samples, y)
-        labels, classes = _checked_labels(y)
+        labels, classes = encode_labels(_checked_y(y, n_samples))
         going_on = self.warm_start and self._state is not None
-        if going_on and checkpoint_folder is not None:
-            raise UsageError("checkpoint_folder is for a fit from the beginning, and warm_start goes on with another")
-        if resume and checkpoint_folder is None:
-            raise UsageError("resume needs the checkpoint_folder of the fit that is to go on")
+        extras = Extras.checked(
+            reader=reader,
+            on_epoch=on_epoch,
+            on_plan=on_plan,
+            checkpoint_folder=checkpoint_folder,
+            resume=resume,
+            going_on=going_on,
+            communicator=communicator,
+        )
         if going_on and not np.array_equal(classes, self.model_.classes):
             raise UsageError(
                 "warm_start goes on with the classes of the fit before it, and y has others. "
                 "Use partial_fit with every class in classes, or warm_start=False."
             )
         self.classes_ = classes
-        weight = self._weights(sample_weight, labels)
-        keep = weight > 0
-        if len(np.unique(labels[keep])) < 2:
-            raise DataError(
-                f"y has one class only ({self.classes_[labels[keep][:1]].tolist()[0]!r}) among rows of positive "
-                "weight; a classifier needs two or more classes"
-            )
-        groups = None if groups is None else _checked_groups(groups, n_samples)
-        if not keep.all():
-            X, labels, weight = _take(X, keep), labels[keep], weight[keep]
-            groups = None if groups is None else groups[keep]
+        rows = self._labelled_rows(X, labels, sample_weight, groups)
+        settings = self.get_params(deep=False)
+        compare = not going_on and X_val is None and compares_bins(settings)
         encoder = (
             self.model_.encoder
             if going_on
-            else FeatureEncoder.fit(X, features=self.features, sample_weight=weight, kinds=kinds)
+            else FeatureEncoder.fit(
+                rows.X,
+                features=self.features,
+                sample_weight=rows.weight,
+                kinds=kinds,
+                n_bins=BY_SIZE if compare else None,
+            )
         )
-        found = newest(checkpoint_folder) if resume and checkpoint_folder is not None else None
-        seed = self._seed() if found is None or self.random_state is not None else _seed_of(found)
-        examples = self._examples(encoder, X, labels, weight, groups)
+        for finding in glance(rows.X, rows.labels, classes.tolist(), encoder):
+            warnings.warn(finding.message, DataWarning, stacklevel=3)
+        found = extras.found_seed()
+        seed = self._seed() if found is None or self.random_state is not None else found
+        seed = communicator.broadcast_json(seed)
         for_sets = None
         if self.conformal_fraction:
-            aside = stratified_holdout(labels, self.conformal_fraction, seed + 1, groups)
-            for_sets = _take(X, aside), labels[aside]
-            examples = examples.take(~aside)
-        validation = None
-        if X_val is None and not (y_val is None and sample_weight_val is None):
-            raise UsageError("y_val or sample_weight_val was given without X_val; pass X_val and y_val")
-        if X_val is not None:
-            try:
-                validation = self._validation_examples(encoder, X_val, y_val, sample_weight_val)
-            except DataError as error:
-                error.add_note("in the validation rows X_val, y_val")
-                raise
-        self._fit(encoder, examples, validation, seed, dict(reader or {}), on_epoch, on_plan, checkpoint_folder, found)
+            aside = stratified_holdout(rows.labels, self.conformal_fraction, seed + 1, rows.groups)
+            rows, for_sets = rows.take(~aside), rows.take(aside)
+        validation = self._validation_examples(encoder, X_val, y_val, sample_weight_val, rows.class_weight)
+        examples = examples_of(encoder, rows, settings)
+        if compare:
+            examples = merged_where_few(examples)
+        job = FitJob(encoder, examples, classes, settings, seed, validation, extras)
+        self._fit(job.comparing_bins() if compare else job)
         if for_sets is not None:
-            self.model_ = self.model_.calibrate_sets(for_sets[0], self.classes_[for_sets[1]])
+            self.model_ = self.model_.calibrate_sets(for_sets.X, self.classes_[for_sets.labels])
         return self
 
+    @in_step
+    def fit_file(
+        self,
+        path: str | Path,
+        target: str,
+        *,
+        weights: str | None = None,
+        group: str | None = None,
+        kinds: Mapping[str, str] | None = None,
+        reader: Mapping[str, object] | None = None,
+        on_bad_row: OnBadRow = "fail",
+        memory: int | None = None,
+        communicator: Communicator = ALONE,
+        **options: Any,
+    ) -> SoftmaxClassifier:
+        """Learn from a table on disk, of any size: read whole where that fits the memory, streamed where it does not.
+
+        Parameters
+        ----------
+        path : str or path
+            A CSV, TSV or Parquet file, a folder of Parquet files, or a pattern such as ``"part-*.csv"``. Other files
+            are read whole.
+        target, weights, group : str
+            Columns that are no inputs: the labels, the weight of each row, what is never split.
+        kinds : mapping of column name to "number", "category", "text", "date" or "drop", optional
+        reader : mapping, optional
+            How a text file is written (delimiter, encoding, ...), where that is not to be found out.
+        on_bad_row : "fail", "skip" or int, default="fail"
+        memory : int, optional
+            Bytes that this process may take; half of what the machine has by default.
+        communicator : as in :meth:`fit`
+        **options
+            As in :meth:`fit`: X_val, y_val, sample_weight_val, on_epoch, on_plan, checkpoint_folder, resume.
+
+        Returns
+        -------
+        self
+        """
+        budget = communicator.broadcast_json(default_memory() if memory is None else memory)
+        options["communicator"] = communicator
+        if is_streamed(path, budget, reader=reader, kinds=kinds):
+            source = open_source(
+                path,
+                target=target,
+                weights=weights,
+                group=group,
+                drop=[name for name, kind in (kinds or {}).items() if kind == "drop"],
+                text=[name for name, kind in (kinds or {}).items() if kind in ("category", "text", "date")],
+                reader=reader,
+                on_bad_row=on_bad_row,
+                stream_bytes=stream_bytes(budget),
+            )
+            return self.fit_stream(source, kinds=kinds, memory=budget, **options)
+        data = read_dataset(
+            path, target=target, weights=weights, group=group, reader=reader, on_bad_row=on_bad_row
+        )
+        roles = {"target": target, "weights": weights, "group": group}
+        about = data.reader | {name: column for name, column in roles.items() if column is not None}
+        return self.fit(
+            data.X, data.y, data.sample_weight, groups=data.groups, kinds=kinds, reader=about, **options
+        )
+
+    @in_step
+    def fit_stream(
+        self,
+        source: TableSource,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: ArrayLike | None = None,
+        *,
+        kinds: Mapping[str, str] | None = None,
+        memory: int | None = None,
+        reader: Mapping[str, object] | None = None,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+        on_plan: Callable[[FeatureEncoder, Plan], None] | None = None,
+        on_start: Callable[[StreamedStart], None] | None = None,
+        on_rows: Callable[[int, int], None] | None = None,
+        checkpoint_folder: str | Path | None = None,
+        resume: bool = False,
+        communicator: Communicator = ALONE,
+    ) -> SoftmaxClassifier:
+        """Learn from rows that stay in their file, window by window; see ``docs/streaming.md``.
+
+        The encoder is fitted on a sample of at most 100,000 rows, and at most 50,000 rows are held out, in memory; an
+        epoch is cut into rounds of about a minute, after each of which they are scored.
+
+        Parameters
+        ----------
+        source : TableSource
+            What :func:`softmaxnet.data.stream.open_source` returned.
+        X_val, y_val, sample_weight_val, kinds, on_epoch, on_plan, checkpoint_folder, resume, communicator
+            As in :meth:`fit`; ``on_epoch`` is given a line for each round.
+        memory : int, optional
+            Bytes that this process may take; half of what the machine has by default.
+        reader : mapping, optional
+            To be stored in the model; by default that of the source and its columns with a role.
+        on_start : callable, optional
+            Given a :class:`softmaxnet.streamed_fit.StreamedStart`, which states the peak of the memory.
+        on_rows : callable, optional
+            Told the epoch, from 0, and the rows of it that are behind, batch by batch.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        extras = Extras.checked(
+            reader=source.about if reader is None else reader,
+            on_epoch=on_epoch,
+            on_plan=on_plan,
+            checkpoint_folder=checkpoint_folder,
+            resume=resume,
+            going_on=False,
+            communicator=communicator,
+        )
+        kinds = {name: kind for name, kind in (kinds or {}).items() if name in source.columns}
+        self.classes_, self.n_features_in_ = source.classes, len(source.columns)
+        self.feature_names_in_ = np.array(source.columns, dtype=object)
+
+        def validation(encoder: FeatureEncoder, of_class: NDArray[np.float64]) -> Examples | None:
+            return self._validation_examples(encoder, X_val, y_val, sample_weight_val, of_class)
+
+        found = extras.found_seed()
+        job = prepare(
+            source,
+            self.get_params(deep=False),
+            communicator.broadcast_json(self._seed() if found is None or self.random_state is not None else found),
+            memory=communicator.broadcast_json(default_memory() if memory is None else memory),
+            kinds=kinds,
+            validation=validation,
+            extras=extras,
+        )
+        checkpoints = job.checkpoints()
+        job.agree()
+        behind = 0 if extras.found is None else len(extras.found.history) / job.rounds
+        self.resumed_epochs_ = communicator.broadcast_json(behind)
+        if on_start is not None:
+            on_start(job.start())
+        if on_plan is not None:
+            on_plan(job.encoder, job.plan)
+        if checkpoints is not None and not self.resumed_epochs_:
+            checkpoints.remove()
+        self._stream_plan = None
+        fitted, model = job.run(checkpoints=checkpoints, on_rows=on_rows)
+        self._keep(fitted, model)
+        if not self.warm_start:
+            self._state = None
+        return self
+
+    @in_step
     def partial_fit(
-        self, X: Any, y: Any, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+        self,
+        X: Any,
+        y: Any,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        communicator: Communicator = ALONE,
     ) -> SoftmaxClassifier:
         """Learn from one more batch of rows: a pass over it in minibatches, without validation or calibration.
 
@@ -364,40 +549,52 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X, y, sample_weight : as in :meth:`fit`
         classes : array-like, needed in the first call
             Every class that will ever be met.
+        communicator : as in :meth:`fit`
         """
         self._check_parameters()
         fitted = hasattr(self, "model_")
         X, n_samples = self._checked_input(X, reset=not fitted)
-        _check_lengths(n_samples, y)
+        y = _checked_y(y, n_samples)
         if not fitted:
             if classes is None:
                 raise UsageError("classes must be passed on the first call to partial_fit.")
-            self.classes_ = _checked_labels(classes)[1]
-        elif classes is not None and not np.array_equal(_checked_labels(classes)[1], self.classes_):
+            self.classes_ = encode_labels(_plain_labels(classes))[1]
+        elif classes is not None and not np.array_equal(encode_labels(_plain_labels(classes))[1], self.classes_):
             raise UsageError("classes is not the same as in the first call to partial_fit.")
-        labels = lookup_labels(_plain_labels(y), self.classes_)
+        labels = lookup_labels(y, self.classes_)
         if (labels < 0).any():
             raise DataError(f"y has a label that classes does not have, first in row {int((labels < 0).argmax())}")
-        weight = self._weights(sample_weight, labels)
+        rows = self._weighted_rows(X, labels, sample_weight)
+        rows = rows.take(rows.weight > 0)
         if fitted:
             encoder = self.model_.encoder
         else:
-            encoder = FeatureEncoder.fit(X, features=self.features, sample_weight=weight)
-        examples = self._examples(encoder, X, labels, weight, None).take(weight > 0)
+            encoder = FeatureEncoder.fit(rows.X, features=self.features, sample_weight=rows.weight)
+        settings = self.get_params(deep=False)
+        examples, seed = examples_of(encoder, rows, settings), communicator.broadcast_json(self._seed())
+        job = FitJob(encoder, examples, self.classes_, settings, seed, extras=Extras(communicator=communicator))
         if self._stream_plan is None:
-            plan = stream_plan(self._plan(examples, None))
+            plan = stream_plan(job.plan())
             if fitted:  # go on from what fit has found: its layers, its weights, its calibration
                 self._state = state_of(self.model_.spec, self.model_.params, plan, self._seed())
                 plan = plan_of_network(plan, self.model_.spec)
             self._stream_plan = plan
         calibration = self.model_.calibration if fitted else None
-        self._run(encoder, examples, None, self._stream_plan, self._seed(), {}, None)
+        self._run(job, self._stream_plan)
         if calibration is not None:
             self.model_ = replace(self.model_, calibration=calibration)
             self.temperature_ = calibration.temperature
         return self
 
-    def fit_soft(self, X: Any, target_proba: ArrayLike, sample_weight: ArrayLike | None = None) -> SoftmaxClassifier:
+    @in_step
+    def fit_soft(
+        self,
+        X: Any,
+        target_proba: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        communicator: Communicator = ALONE,
+    ) -> SoftmaxClassifier:
         """Learn from rows that have a probability for each class in place of a label.
 
         Parameters
@@ -406,28 +603,23 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         target_proba : array-like of shape (n_samples, n_classes)
             Rows that sum to 1. The classes are 0..n_classes-1.
         sample_weight : array-like of shape (n_samples,), optional
+        communicator : as in :meth:`fit`
         """
         self._check_parameters()
         X, n_samples = self._checked_input(X, reset=True)
-        target = np.array(target_proba, dtype=np.float64)
-        if target.ndim != 2 or target.shape[0] != n_samples or target.shape[1] < 2:
-            raise DataError(
-                f"target_proba must have the shape ({n_samples}, n_classes) with two or more classes. "
-                f"Got {target.shape} instead"
-            )
-        bad = ~(np.isfinite(target).all(1) & (target >= 0).all(1) & (np.abs(target.sum(1) - 1) < 1e-4))
-        if bad.any():
-            raise DataError(f"target_proba: row {int(bad.argmax())} is not a distribution (sums to 1, none negative)")
+        target = checked_target_proba(target_proba, n_samples)
         self.classes_ = np.arange(target.shape[1])
-        target /= target.sum(1, keepdims=True)
         weight = _checked_weights(sample_weight, n_samples)
         if self.class_weight is not None:
-            weight = weight * (target @ self._class_weights(target.argmax(1), weight))
-        keep = weight > 0
+            of_class = class_weights(self.class_weight, self.classes_, target.argmax(1), weight)
+            weight = tamed(weight * (target @ of_class))
         encoder = FeatureEncoder.fit(X, features=self.features, sample_weight=weight)
-        examples = self._examples(encoder, X, target, weight, None).take(keep)
+        settings = self.get_params(deep=False)
+        rows = LabelledRows(X, target, weight)
         self._state = None  # the classes and the features are new
-        self._fit(encoder, examples, None, self._seed(), {}, None)
+        examples = examples_of(encoder, rows.take(weight > 0), settings)
+        seed = communicator.broadcast_json(self._seed())
+        self._fit(FitJob(encoder, examples, self.classes_, settings, seed, extras=Extras(communicator=communicator)))
         return self
 
     def calibrate_sets(
@@ -466,78 +658,37 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31 - 2))
 
-    def _fit(
-        self,
-        encoder: FeatureEncoder,
-        examples: Examples,
-        validation: Examples | None,
-        seed: int,
-        reader: dict[str, object],
-        on_epoch: Callable[[dict[str, float]], None] | None,
-        on_plan: Callable[[FeatureEncoder, Plan], None] | None = None,
-        checkpoint_folder: str | Path | None = None,
-        found: Checkpoint | None = None,
-    ) -> None:
-        plan = self._plan(examples, validation)
-        if self.warm_start and plan.validation == "folds":
-            # One network that a later fit can go on from, in place of members with a fold each.
-            plan = replace(plan, validation="holdout", solver="adam", hidden_layer_sizes=plan.hidden_layer_sizes)
-        if self.warm_start and self._state is not None:
-            plan = self._same_network(plan)
-        checkpoints = None
-        if checkpoint_folder is not None:
-            about = run_fingerprint(examples, self.classes_, plan, seed, validation)
-            checkpoints = Checkpoints(checkpoint_folder, about, found=found)
-        self.resumed_epochs_ = len(found.history) if found is not None and keeps_checkpoints(plan) else 0
-        if on_plan is not None:
-            on_plan(encoder, plan)
+    def _fit(self, job: FitJob) -> None:
+        plan = job.plan()
+        if self.warm_start:
+            plan = without_folds(plan)
+            if self._state is not None:
+                plan = same_network(plan, self.model_.spec, job.settings)
+        checkpoints = job.checkpoints(plan)
+        job.agree(plan)
+        self.resumed_epochs_ = job.extras.communicator.broadcast_json(job.resumed_epochs(plan))
+        if job.extras.on_plan is not None:
+            job.extras.on_plan(job.encoder, plan)
         if checkpoints is not None and not self.resumed_epochs_:
             checkpoints.remove()
         self._stream_plan = None
         if not self.warm_start:
             self._state = None
-        self._run(encoder, examples, validation, plan, seed, reader, on_epoch, checkpoints)
+        self._run(job, plan, checkpoints)
         if not self.warm_start:
             self._state = None
 
-    def _same_network(self, plan: Plan) -> Plan:
-        """Return the plan with the network that is there; refuse what asks for another one."""
-        there = plan_of_network(plan, self.model_.spec)
-        for name in ("hidden_layer_sizes", "activation", "output", "n_members"):
-            if getattr(self, name) != "auto" and getattr(there, name) != getattr(plan, name):
-                raise UsageError(
-                    f"warm_start goes on with the network of the fit before it, whose {name} is "
-                    f"{getattr(there, name)!r}. Got {getattr(plan, name)!r} instead; use warm_start=False."
-                )
-        return there
+    def _run(self, job: FitJob, plan: Plan, checkpoints: Checkpoints | None = None) -> None:
+        self._keep(*train_model(job, plan, self._state, checkpoints))
 
-    def _run(
-        self,
-        encoder: FeatureEncoder,
-        examples: Examples,
-        validation: Examples | None,
-        plan: Plan,
-        seed: int,
-        reader: dict[str, object],
-        on_epoch: Callable[[dict[str, float]], None] | None,
-        checkpoints: Checkpoints | None = None,
-    ) -> None:
-        n_classes = len(self.classes_)
-        threads = worthwhile_threads(self.n_jobs, operations_per_step(examples, n_classes, plan))
-        with limited_threads(threads):
-            fitted = fit_network(
-                examples,
-                n_classes,
-                plan,
-                seed=seed,
-                validation=validation,
-                on_epoch=_progress(plan.max_epochs, on_epoch) if self.verbose else on_epoch,
-                state=self._state,
-                device=resolve_device(self.device),
-                checkpoints=checkpoints,
-            )
+    def _keep(self, fitted: Fitted, model: SoftmaxModel) -> None:
+        self.model_ = model
         self._state = fitted.state
-        self._finish(encoder, fitted, reader)
+        self.history_ = fitted.history
+        self.n_iter_ = fitted.n_iter
+        self.metrics_ = fitted.metrics
+        self.stopped_by_ = fitted.stopped_by
+        self.temperature_ = fitted.calibration.temperature
 
     model_: SoftmaxModel
     classes_: NDArray[Any]
@@ -556,49 +707,18 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model: SoftmaxModel = self.model_
         return model
 
-    def _plan(self, examples: Examples, validation: Examples | None) -> Plan:
-        encoded = examples.encoded
-        sparse = encoded.sparse
-        shape = DataShape(
-            n_rows=len(examples),
-            n_dense=encoded.dense.shape[1],
-            n_sparse=0 if sparse is None else sparse.shape[1],
-            n_classes=len(self.classes_),
-            active=0.0 if sparse is None else sparse.nnz / max(sparse.shape[0], 1),
-            picture=picture_shape(encoded.dense) is not None,
-            bfloat16=has_bfloat16_products(),
-            has_validation=validation is not None,
-            soft_targets=examples.target.ndim == 2,
-        )
-        return resolve(shape, self.get_params(deep=False))
-
-    def _finish(self, encoder: FeatureEncoder, fitted: Fitted, reader: dict[str, object]) -> None:
-        self.model_ = SoftmaxModel(
-            encoder=encoder,
-            spec=fitted.spec,
-            params=fitted.params,
-            calibration=fitted.calibration,
-            classes=self.classes_,
-            settings=fitted.plan.to_dict() | {"features": self.features},
-            metrics={**fitted.metrics, "n_iter": fitted.n_iter},
-            reader=reader,
-        )
-        self.history_ = fitted.history
-        self.n_iter_ = fitted.n_iter
-        self.metrics_ = fitted.metrics
-        self.stopped_by_ = fitted.stopped_by
-        self.temperature_ = fitted.calibration.temperature
-
     # --- input ---------------------------------------------------------------------------------------------
 
     def _checked_input(self, X: Any, *, reset: bool) -> tuple[Any, int]:
         """Return X as the package takes it, after scikit-learn's own checks of names, shape and type."""
+        if not reset and self._is_plain_matrix(X):
+            return X, X.shape[0]
         with _as_data_errors():
-            if _is_for_as_input(X) or _is_text(X):
+            if is_for_as_input(X) or is_text(X):
                 X = as_input(X)
-            elif _is_object_rows(X):
+            elif is_object_rows(X):
                 X = np.array(X, dtype=object)
-            if hasattr(X, "columns") or _is_object_matrix(X):  # a frame or an Arrow table has columns
+            if hasattr(X, "columns") or is_object_matrix(X):  # a frame or an Arrow table has columns
                 validate_data(self, X, skip_check_array=True, reset=reset)
                 table = as_input(X)
                 if table.shape[0] == 0:
@@ -609,62 +729,73 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
             if not scipy.sparse.issparse(X) and X.dtype.kind not in "fiub":
                 X = check_array(X, dtype=np.float64, ensure_all_finite=False)
-            _check_no_infinity(X)
+            check_no_infinity(X)
             return as_input(X), X.shape[0]
 
-    def _examples(
-        self,
-        encoder: FeatureEncoder,
-        X: Any,
-        target: NDArray[Any],
-        weight: NDArray[np.float64],
-        groups: NDArray[Any] | None,
-    ) -> Examples:
-        from softmaxnet.recipe import SMALL_ROWS
+    def _is_plain_matrix(self, X: Any) -> bool:
+        """Whether X is a float matrix with nothing that those checks could find: they take longer than a prediction."""
+        return (
+            type(X) is np.ndarray
+            and X.ndim == 2
+            and X.dtype.char in "fd"
+            and X.shape[0] > 0
+            and X.shape[1] == getattr(self, "n_features_in_", -1)
+            and X.flags.c_contiguous
+            and not hasattr(self, "feature_names_in_")
+            and are_surely_finite(X)
+        )
 
-        small = len(target) <= SMALL_ROWS or self.precision == "float64" or self.solver == "lbfgs"
-        dtype = np.float64 if small else np.float32
-        return Examples(encoder.transform(X, dtype=dtype), target, weight, groups)
+    def _labelled_rows(
+        self, X: Any, labels: NDArray[np.int64], sample_weight: ArrayLike | None, groups: ArrayLike | None
+    ) -> LabelledRows:
+        """Return the rows of positive weight, of two or more classes."""
+        rows = self._weighted_rows(X, labels, sample_weight)
+        keep = rows.weight > 0
+        if len(np.unique(labels[keep])) < 2:
+            raise DataError(
+                f"y has one class only ({self.classes_[labels[keep][:1]].tolist()[0]!r}) among rows of positive "
+                "weight; a classifier needs two or more classes"
+            )
+        if groups is not None:
+            rows = replace(rows, groups=checked_groups(groups, len(labels)))
+        return rows.take(keep)
+
+    def _weighted_rows(
+        self, X: Any, labels: NDArray[np.int64], sample_weight: ArrayLike | None
+    ) -> LabelledRows:
+        weight = _checked_weights(sample_weight, len(labels))
+        if self.class_weight is None:
+            return LabelledRows(X, labels, weight)
+        of_class = class_weights(self.class_weight, self.classes_, labels, weight)
+        return LabelledRows(X, labels, tamed(weight * of_class[labels]), class_weight=of_class)
 
     def _validation_examples(
-        self, encoder: FeatureEncoder, X_val: Any, y_val: Any, sample_weight_val: ArrayLike | None
-    ) -> Examples:
+        self,
+        encoder: FeatureEncoder,
+        X_val: Any,
+        y_val: Any,
+        sample_weight_val: ArrayLike | None,
+        class_weight: NDArray[np.float64] | None,
+    ) -> Examples | None:
+        if X_val is None:
+            if y_val is not None or sample_weight_val is not None:
+                raise UsageError("y_val or sample_weight_val was given without X_val; pass X_val and y_val")
+            return None
         if y_val is None:
             raise UsageError("X_val was given without y_val; pass both")
-        X, n_samples = self._checked_input(X_val, reset=False)
-        _check_lengths(n_samples, y_val)
-        labels = lookup_labels(_plain_labels(y_val), self.classes_)
-        weight = _checked_weights(sample_weight_val, n_samples)
-        if self.class_weight is not None:
-            weight = weight * self._class_weights_last[np.maximum(labels, 0)]
-        keep = (labels >= 0) & (weight > 0)
-        if not keep.any():
-            raise DataError("y_val has no label that y has; validation needs rows of the classes that are trained")
-        return self._examples(encoder, _take(X, keep), labels[keep], weight[keep], None)
-
-    def _weights(self, sample_weight: ArrayLike | None, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        weight = _checked_weights(sample_weight, len(labels))
-        if self.class_weight is not None:
-            self._class_weights_last = self._class_weights(labels, weight)
-            weight = weight * self._class_weights_last[labels]
-        return np.asarray(weight, dtype=np.float64)
-
-    def _class_weights(self, labels: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return a weight for each class; "balanced" gives every class the same total, row weights counted."""
-        n_classes = len(self.classes_)
-        if isinstance(self.class_weight, str):
-            totals = np.bincount(labels, weights=weight, minlength=n_classes)
-            return np.where(totals > 0, weight.sum() / (n_classes * np.maximum(totals, 1e-300)), 0.0)
-        out = np.ones(n_classes)
-        known = {label: k for k, label in enumerate(self.classes_.tolist())}
-        given: dict[Any, Any] = dict(self.class_weight or {})
-        for label, value in given.items():
-            if label not in known:
-                raise UsageError(f"class_weight names the class {label!r}, which y does not have")
-            if not (isinstance(value, int | float | np.number) and np.isfinite(value) and value >= 0):
-                raise UsageError(f"class_weight of {label!r} must be a finite number >= 0. Got {value!r} instead")
-            out[known[label]] = value
-        return out
+        try:
+            X, n_samples = self._checked_input(X_val, reset=False)
+            labels = lookup_labels(_checked_y(y_val, n_samples), self.classes_)
+            weight = _checked_weights(sample_weight_val, n_samples)
+            if class_weight is not None:
+                weight = weight * class_weight[np.maximum(labels, 0)]
+            keep = (labels >= 0) & (weight > 0)
+            if not keep.any():
+                raise DataError("y_val has no label that y has; validation needs rows of the classes that are trained")
+            return examples_of(encoder, LabelledRows(X, labels, weight).take(keep), self.get_params(deep=False))
+        except DataError as error:
+            error.add_note("in the validation rows X_val, y_val")
+            raise
 
     # --- predicting ----------------------------------------------------------------------------------------
 
@@ -699,6 +830,22 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         return self._fitted_model.predict_set(self._checked_input(X, reset=False)[0], coverage)
 
+    def decide(
+        self, X: Any, costs: Any, decisions: Sequence[Any] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Return for each row the decision with the lowest expected cost, and that cost.
+
+        Parameters
+        ----------
+        X : as in :meth:`predict_proba`
+        costs : array-like of shape (n_classes, n_decisions), mapping or data frame
+            What each decision costs for each true class, in the order of ``classes_``, or by name:
+            ``{true class: {decision: cost}}``. With one column more than classes, the last one is to abstain.
+        decisions : sequence, optional
+            What the columns of an array stand for, where they are not the classes.
+        """
+        return self._fitted_model.decide(self._checked_input(X, reset=False)[0], costs, decisions)
+
     def save(self, path: Any, *, force: bool = True) -> None:
         """Write ``model_`` to one data-only safetensors file, atomically.
 
@@ -711,92 +858,14 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         save_model(self._fitted_model, path, force=force)
 
 
-def _seed_of(found: Checkpoint) -> int:
-    seed = found.fingerprint.get("random_state")
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise UsageError("the checkpoint has no seed", file=str(found.path))
-    return seed
-
-
-def _progress(
-    max_epochs: int, then: Callable[[dict[str, float]], None] | None
-) -> Callable[[dict[str, float]], None]:
-    """Return what prints a line for each epoch, with the time that all epochs would take, and calls ``then``."""
-    count = 0
-
-    def on_epoch(line: dict[str, float]) -> None:
-        nonlocal count
-        count += 1
-        left = line["seconds"] / count * (max_epochs - count)
-        scores = [f"loss {line['loss']:.4f}"]
-        if "validation_log_loss" in line:
-            scores.append(f"held-out log loss {line['validation_log_loss']:.4f}")
-        print(f"epoch {count}/{max_epochs}  {'  '.join(scores)}  at most {left:.0f} s left", file=sys.stderr)
-        if then is not None:
-            then(line)
-
-    return on_epoch
-
-
-def _take(X: Any, keep: NDArray[np.bool_]) -> Any:
-    if keep.all():
-        return X
-    return X.filter(keep) if hasattr(X, "column_names") else X[keep]
-
-
-def _is_text(X: Any) -> bool:
-    """Whether X is a list, array or Series of strings: one text a row."""
-    if isinstance(X, list | tuple):
-        return any(isinstance(value, str) for value in X) and all(isinstance(value, str | None) for value in X)
-    if isinstance(X, np.ndarray):
-        return X.ndim == 1 and (X.dtype.kind in "UT" or (X.dtype == object and len(X) > 0 and isinstance(X[0], str)))
-    if hasattr(X, "columns") or getattr(X, "ndim", None) != 1 or not hasattr(X, "dtype"):
-        return type(X).__module__.startswith("polars") and type(X).__name__ == "Series"
-    return str(X.dtype) in ("object", "str", "string", "category") or "string" in str(X.dtype)
-
-
-def _is_for_as_input(X: Any) -> bool:
-    """Whether X is of a kind that scikit-learn's checks do not know: mappings, lazy frames, tensors, images."""
-    if isinstance(X, Mapping) or (isinstance(X, list | tuple) and len(X) and all(isinstance(r, Mapping) for r in X)):
-        return True
-    if type(X).__module__.startswith("torch") or (type(X).__name__, hasattr(X, "collect")) == ("LazyFrame", True):
-        return True
-    if type(X).__name__ == "RecordBatch" and hasattr(X, "to_pydict"):
-        return True
-    return isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim in (3, 4)
-
-
-def _is_object_rows(X: Any) -> bool:
-    """Whether X is a list of rows with strings among their cells."""
-    return isinstance(X, list | tuple) and any(
-        isinstance(row, list | tuple) and any(isinstance(cell, str) for cell in row) for row in X
-    )
-
-
-def _is_object_matrix(X: Any) -> bool:
-    """Whether X is an object array with strings among its cells, which is a table and not a matrix of numbers."""
-    return (
-        isinstance(X, np.ndarray)
-        and X.ndim == 2
-        and X.dtype.kind in "OUT"
-        and any(isinstance(cell, str) for cell in X.flat)
-    )
-
-
-def _check_no_infinity(X: Any) -> None:
-    data = X.data if scipy.sparse.issparse(X) else X
-    if data.dtype.kind != "f" or not np.isinf(data).any():
-        return
-    place = "" if scipy.sparse.issparse(X) else " (row {}, column {}, from 0)".format(*np.argwhere(np.isinf(X))[0])
-    raise DataError(f"Input X contains infinity{place}. Missing values are written as NaN; a number must be finite.")
-
-
-def _check_lengths(n_samples: int, y: Any) -> None:
+def _checked_y(y: Any, n_samples: int) -> NDArray[Any]:
+    """Return y as one column with an entry for each row."""
     if y is None:
         raise DataError("This SoftmaxClassifier requires y to be passed, but the target y is None")
     n_labels = _num_samples(y)
     if n_labels != n_samples:
         raise DataError(f"Found input variables with inconsistent numbers of samples: [{n_samples}, {n_labels}]")
+    return _plain_labels(y)
 
 
 def _checked_weights(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
@@ -806,21 +875,7 @@ def _checked_weights(sample_weight: ArrayLike | None, n_samples: int) -> NDArray
         )
     if not (weight > 0).any():
         raise DataError("sample_weight: every weight is zero; at least one row needs a positive sample weight")
-    return np.asarray(weight)
-
-
-def _checked_groups(groups: ArrayLike, n_samples: int) -> NDArray[np.int64]:
-    """Return a number for each row's group."""
-    values = np.asarray(groups)
-    if values.shape != (n_samples,):
-        raise DataError(f"groups must have one entry for each of the {n_samples} rows. Got the shape {values.shape}")
-    try:
-        unique, numbers = np.unique(values, return_inverse=True)
-    except TypeError:
-        raise DataError("groups must be all numbers or all strings, with none missing") from None
-    if unique.dtype.kind == "f" and np.isnan(unique).any():
-        raise DataError("groups has NaN; every row needs a group")
-    return numbers.astype(np.int64)
+    return tamed(np.asarray(weight))
 
 
 @contextmanager
@@ -832,10 +887,6 @@ def _as_data_errors() -> Iterator[None]:
         raise
     except ValueError as error:
         raise DataError(str(error)) from None
-
-
-def _checked_labels(y: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    return encode_labels(_plain_labels(y))
 
 
 def _plain_labels(y: Any) -> NDArray[Any]:

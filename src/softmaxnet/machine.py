@@ -95,8 +95,10 @@ def has_bfloat16_products() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def resolve_device(device: str) -> str:
+def resolve_device(device: str, local_rank: int = 0) -> str:
     """Return the PyTorch device that ``"auto"`` stands for: CUDA where there is one, else the CPU.
+
+    Of several processes on a machine, counted by ``local_rank``, each gets a GPU of its own as far as there are any.
 
     Raises
     ------
@@ -106,7 +108,9 @@ def resolve_device(device: str) -> str:
     import torch
 
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and local_rank and torch.cuda.device_count() > 1:
+        device = f"cuda:{local_rank % torch.cuda.device_count()}"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

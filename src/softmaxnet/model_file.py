@@ -35,6 +35,7 @@ from softmaxnet.tensor_file import (
     Container,
     canonical_json,
     encode,
+    is_damaged,
     read_container,
     strict_json,
 )
@@ -493,6 +494,14 @@ def _opened(source: Source) -> Iterator[tuple[BinaryIO, int]]:
                 yield file, n_bytes
             except MemoryError:
                 raise ResourceError(f"not enough memory for a model of {n_bytes:,} bytes") from None
+            except ModelFileError as error:
+                told = "damaged" in error.message or "upgrade" in error.message
+                if not told and is_damaged(file, n_bytes):
+                    raise ModelFileError(
+                        f"the file is damaged ({error.message.rstrip('.')}).",
+                        hint="Copy it again from where it was made.",
+                    ) from None
+                raise
     except (ModelFileError, ResourceError) as error:
         if error.file is None:
             error.file = _name(source)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +24,9 @@ from softmaxnet.features.encoder import FeatureEncoder
 from softmaxnet.features.inspect import Inspected, inspect_column
 from softmaxnet.features.matrix import PIXELS_MIN_COLUMNS
 from softmaxnet.features.quantiles import Floats
+from softmaxnet.findings import Finding
 from softmaxnet.leaks import Leak, SampledColumn, find_leaks
+from softmaxnet.sanity import Place, glance
 
 __all__ = ["Finding", "look"]
 
@@ -44,43 +46,6 @@ CASES = 0.2
 """A leak with at most this share of different values may be a case (a patient) that has several rows."""
 MAJORITY, RATIO_NOTE, RATIO_WARNING = 0.95, 100, 1000
 SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was seen in the data.
-
-    Attributes
-    ----------
-    kind : str
-        ``target_leak``, ``target_copy``, ``row_identifier``, ``similar_labels``, ``contradicting_rows``,
-        ``duplicate_rows``, ``rows_in_validation``, ``single_row_class``, ``class_in_one_group``, ``imbalance``,
-        ``empty_column`` or ``not_looked_at``.
-    column : str or None
-        The input column, where it is one.
-    message : str
-        One line: what was seen, where, and what to do.
-    severity : "warning" or "note"
-        A warning asks for a decision; a note is worth knowing.
-    detail : mapping
-        The numbers behind the message, as JSON data.
-    """
-
-    kind: str
-    column: str | None
-    message: str
-    severity: Literal["warning", "note"] = "warning"
-    detail: Mapping[str, object] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, object]:
-        """Return it as JSON data."""
-        return {
-            "kind": self.kind,
-            "column": self.column,
-            "message": self.message,
-            "severity": self.severity,
-            "detail": dict(self.detail),
-        }
 
 
 class _Data(NamedTuple):
@@ -111,6 +76,7 @@ def look(
     X_val: Any = None,
     y_val: NDArray[np.integer] | None = None,
     encoder: FeatureEncoder | None = None,
+    place: Place | None = None,
 ) -> list[Finding]:
     """Return what should be known about training data before a model is trained on them, the gravest first.
 
@@ -131,6 +97,8 @@ def look(
         Validation rows; y_val in -1..K-1, -1 for a label that training does not have.
     encoder : FeatureEncoder, optional
         Fitted on X: its kinds are used, and the columns that it drops are told.
+    place : callable, optional
+        From a row of X to what it is called, such as "line 17".
 
     Returns
     -------
@@ -164,7 +132,11 @@ def look(
     compared = [i for i in range(X.shape[1]) if data.kinds[i] != "drop" and i not in identifiers]
     found += _row_findings(data, compared, X_val, y_val, _sampled(data.n_rows, 1000))
     found += _label_findings(data, sample_weight if sample_weight is None else np.asarray(sample_weight))
-    found += _encoder_findings(encoder)
+    if encoder is not None:
+        found += glance(X, y_labels, data.classes, encoder, place)
+    found += _encoder_findings(encoder, {finding.column for finding in found if finding.kind == "stray_words"})
+    if any(finding.kind in ("amounts", "many_classes") for finding in found):
+        found = [finding for finding in found if finding.kind not in ("single_row_class", "imbalance")]
     return sorted(found, key=lambda finding: finding.severity != "warning")
 
 
@@ -647,14 +619,14 @@ def _imbalance(data: _Data, counts: Ints, weights: NDArray[Any] | None) -> list[
 # What the encoder found
 
 
-def _encoder_findings(encoder: FeatureEncoder | None) -> list[Finding]:
-    """Return the columns that become nothing, one finding for each reason."""
+def _encoder_findings(encoder: FeatureEncoder | None, told: set[str | None]) -> list[Finding]:
+    """Return the columns that become nothing, one finding for each reason, but for those that were told of before."""
     if encoder is None:
         return []
     by_reason: dict[str, list[str]] = {}
     for row in encoder.describe():
         nothing, _, reason = str(row["becomes"]).partition("nothing: ")
-        if not nothing and reason and reason != "dropped as asked for":
+        if not nothing and reason and reason != "dropped as asked for" and row["name"] not in told:
             by_reason.setdefault(reason, []).append(str(row["name"]))
     return [_empty_finding(reason, names) for reason, names in by_reason.items()]
 

@@ -32,6 +32,7 @@ __all__ = [
     "TensorInfo",
     "canonical_json",
     "encode",
+    "is_damaged",
     "read_container",
     "strict_json",
 ]
@@ -40,6 +41,8 @@ Tensors: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 KEY = "softmaxnet"
 """The one key of the metadata."""
+MARK = b"softmaxnet"
+"""What the header of every model file has in it."""
 DIGEST_ZEROS = "0" * 64
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_TENSORS = 4096
@@ -270,6 +273,10 @@ def _shown(names: Collection[str]) -> str:
 # --- strict JSON --------------------------------------------------------------------------------------------
 
 
+_MAY_OVERFLOW = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{200}")
+"""What every number beyond the largest float64 contains."""
+
+
 def strict_json(raw: bytes, what: str) -> Any:
     """Return JSON that takes no liberties: no duplicate key, NaN or infinity, at most 32 deep, valid UTF-8.
 
@@ -281,7 +288,8 @@ def strict_json(raw: bytes, what: str) -> Any:
     Traceback (most recent call last):
     softmaxnet.errors.ModelFileError: the header has the key 'a' twice
     """
-    if _depth(raw) > MAX_DEPTH:
+    shallow = raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH  # a look that spares small texts the exact count
+    if not shallow and _depth(raw) > MAX_DEPTH:
         raise ModelFileError(f"{what} is nested deeper than {MAX_DEPTH}")
 
     def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
@@ -302,7 +310,8 @@ def strict_json(raw: bytes, what: str) -> Any:
 
     try:
         text = raw.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=pairs, parse_float=number, parse_constant=number)
+        parse_float = number if _MAY_OVERFLOW.search(raw) else None  # a function call for each number takes its time
+        value = json.loads(text, object_pairs_hook=pairs, parse_float=parse_float, parse_constant=number)
         if r"\ud" in text or r"\uD" in text:  # half a surrogate pair is no text
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except ModelFileError:
@@ -394,3 +403,23 @@ def _without_digest(header: bytes, digest: str) -> bytes:
     if not re.fullmatch("[0-9a-f]{64}", digest) or header.count(digest.encode()) != 1:
         raise ModelFileError("its digest is not 64 hexadecimal digits that occur once")
     return header.replace(digest.encode(), DIGEST_ZEROS.encode())
+
+
+def is_damaged(file: BinaryIO, n_bytes: int) -> bool:
+    """Whether a file that cannot be read was a model once: it has the marks of one, and not the digest it tells of."""
+    file.seek(0)
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > min(n_bytes - 8, MAX_HEADER_BYTES):
+        return False
+    header = file.read(length)
+    if MARK not in header:
+        return False
+    found = re.search(rb'digest\\":\\"([0-9a-f]{64})\\"', header)
+    if found is None:
+        return True
+    told = found.group(1)
+    hasher = hashlib.sha256((start + header).replace(told, DIGEST_ZEROS.encode()))
+    for block in iter(lambda: file.read(1 << 20), b""):
+        hasher.update(block)
+    return hasher.hexdigest() != told.decode()

@@ -27,6 +27,9 @@ __all__ = ["run"]
 SHOWN = 10
 """Columns, or words of a column, that are listed where --top is not given."""
 WIDEST_VALUE = 40
+WIDEST_PICTURE = 64
+STRONG, WEAK = 0.4, 0.08
+"""Shares of the largest contribution of a pixel."""
 
 
 def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) -> int:
@@ -98,6 +101,11 @@ def _text(found: Explanation, top: int) -> str:
     if found.predicted != found.label:
         head += f" (predicted: {found.predicted})"
     rows: list[tuple[str, str]] = [("baseline", f"{found.baseline_logit:+.4f}")]
+    drawn = _drawn(found)
+    if drawn:
+        rows += [("pixels", f"{found.contributions.sum():+.4f}"), (of, f"{found.logit:+.4f}")]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join([head, *drawn, *(f"  {name.ljust(width)}  {part:>9}" for name, part in rows), "  in nats"])
     shown = found.top(top)
     for name, value, contribution in shown:
         rows.append((_cell(name, value), f"{contribution:+.4f}"))
@@ -109,6 +117,21 @@ def _text(found: Explanation, top: int) -> str:
     rows.append((of, f"{found.logit:+.4f}"))
     width = max(len(name) for name, _ in rows)
     return "\n".join([head, *(f"  {name.ljust(width)}  {part:>9}" for name, part in rows), "  in nats"])
+
+
+def _drawn(found: Explanation) -> list[str]:
+    """Return a picture's contributions as lines of text: + speaks for the label, - against it; ++ and -- strongly."""
+    if found.image_shape is None or found.image_shape[1] > WIDEST_PICTURE:
+        return []
+    parts = found.picture()
+    strength = parts / (np.abs(parts).max(initial=0) or 1.0)
+    marks = np.select(
+        [strength > STRONG, strength > WEAK, strength < -STRONG, strength < -WEAK], ["++", " +", "--", " -"], "  "
+    )
+    used = np.flatnonzero((marks != "  ").any(axis=1))
+    inside = marks[used[0] : used[-1] + 1] if used.size else marks[:0]
+    lines = [("  " + "".join(line)).rstrip() for line in inside]
+    return [*lines, "  + speaks for it, - against it; ++ and -- strongly"]
 
 
 def _cell(name: str, value: Any) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,20 @@ if TYPE_CHECKING:
     from softmaxnet.data.dataset import BadRow, Dataset
     from softmaxnet.features.columns import BadCell
 
-__all__ = ["bad_cell_text", "bad_row_text", "checked_output", "feature_columns", "located", "require_data", "role"]
+__all__ = [
+    "bad_cell_text",
+    "bad_row_text",
+    "checked_output",
+    "decimal_remedy",
+    "feature_columns",
+    "known_columns",
+    "located",
+    "moved_cell",
+    "require_data",
+    "role",
+]
 
+COMMA_NUMBER = re.compile(r"'[+-]?[\d.]*,\d+' is not a number")
 ROLES = ("target", "weights", "group")
 
 
@@ -32,12 +45,14 @@ def checked_output(path: str, *, force: bool, inputs: Iterable[str] = ()) -> Pat
     ResourceError
         Where its folder does not exist or cannot be written to.
     """
-    from softmaxnet.data.atomic import check_output
+    from softmaxnet.data.atomic import check_output, is_device
 
     for other in inputs:
         if other != "-" and os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other):
             raise UsageError("the output is one of the inputs; give it another name.", file=path)
     checked = check_output(path, force=force)
+    if is_device(checked):
+        return checked
     try:
         with tempfile.TemporaryFile(dir=Path(os.path.realpath(checked)).parent):
             pass
@@ -68,6 +83,13 @@ def feature_columns(X: Any, names: tuple[str, ...] | None, reader: dict[str, obj
     return X.drop_columns([name for name in X.column_names if name in left_out and name not in names])
 
 
+def known_columns(X: Any, names: tuple[str, ...] | None) -> Any:
+    """Return a table with the model's columns alone, where it has all of them."""
+    if names is None or not hasattr(X, "select") or not set(X.column_names) >= set(names):
+        return X
+    return X.select(list(names))
+
+
 def located(error: DataError, data: Dataset, rows: np.ndarray | None = None) -> DataError:
     """Return an error about a row of X as one about a line of its file.
 
@@ -79,7 +101,7 @@ def located(error: DataError, data: Dataset, rows: np.ndarray | None = None) -> 
     rows : integer array, optional
         The row of ``data`` behind each row that the error counts; all of them in order by default.
     """
-    if error.file is not None:
+    if error.file is not None or hasattr(error, "is_told"):  # by another process, of its own rows
         return error
     row = getattr(error, "row", None)
     message, line, file = error.message, None, data.source
@@ -90,10 +112,24 @@ def located(error: DataError, data: Dataset, rows: np.ndarray | None = None) -> 
     return type(error)(message, file=file, line=line, column=error.column, hint=error.hint)
 
 
+def decimal_remedy(errors: Collection[str], data: Dataset) -> str:
+    """Return what helps where most of the cells that cannot be read are numbers with a decimal comma, or nothing."""
+    commas = sum(bool(COMMA_NUMBER.search(text)) for text in errors)
+    if not commas or 2 * commas < len(errors) or data.reader.get("decimal") == ",":
+        return ""
+    return "Numbers have a decimal comma here and had none in training: --reader decimal=, reads them."
+
+
 def bad_row_text(bad: BadRow) -> str:
     """Return what the ``error`` column says of a row that could not be read."""
     place = f"line {bad.line}: " if bad.line is not None else ""
     return place + (f"column {bad.column!r}: " if bad.column is not None else "") + bad.message
+
+
+def moved_cell(cell: BadCell, by: int) -> BadCell:
+    """Return a cell that was counted from another row on."""
+    text = cell.message.replace(f", row {cell.row}: ", f", row {cell.row + by}: ", 1)
+    return cell._replace(row=cell.row + by, message=text)
 
 
 def bad_cell_text(cell: BadCell, data: Dataset) -> str:

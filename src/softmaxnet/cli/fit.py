@@ -6,27 +6,42 @@ import argparse
 import dataclasses
 import glob
 import os
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from softmaxnet.cli.files import checked_output, feature_columns, located, require_data
+from softmaxnet.cli.fit_stream import (
+    StreamedRun,
+    fit_source,
+    memory_budget,
+    open_train,
+    sampled_findings,
+    streams,
+    valid_rows,
+)
 from softmaxnet.cli.options import PARAMETERS
 from softmaxnet.cli.signals import Interrupts
-from softmaxnet.cli.tables import column_table, findings_text, plan_text
+from softmaxnet.cli.tables import column_table, findings_text, plan_text, race_text
 from softmaxnet.cli.terminal import Progress, Terminal, counted, duration
 from softmaxnet.errors import DataError, SoftmaxError, UsageError
 
 if TYPE_CHECKING:
-    from softmaxnet.data.dataset import Dataset
+    from softmaxnet.communicator import Communicator
+    from softmaxnet.data.dataset import BadRow, Dataset
+    from softmaxnet.data.stream import TableSource
     from softmaxnet.estimator import SoftmaxClassifier
     from softmaxnet.features.encoder import FeatureEncoder
     from softmaxnet.precheck import Finding
     from softmaxnet.recipe import Plan
+    from softmaxnet.streamed_fit import StreamedStart
 
 __all__ = ["run"]
 
+USELESS_GAIN = 0.01
+"""Share of the log loss of no columns at all by which a model that is worth anything is better."""
 KINDS = ("number", "category", "text", "date")
 
 
@@ -44,14 +59,22 @@ class _Rows:
 
 
 def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) -> int:
-    """Fit, save and report; 130 or 143 where a signal ended the training early."""
+    """Fit, save and report, in one process or several; 130 or 143 where a signal ended the training early."""
+    from softmaxnet.cli.together import in_processes
+
+    return in_processes(args, terminal, interrupts, lambda communicator: _run(args, terminal, interrupts, communicator))
+
+
+def _run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts, communicator: Communicator) -> int:
     kinds = _kinds(args)
     force = args.force or _is_resumable(args)
-    out = _output(args, force=force)
+    out = _output(args, force=force) if communicator.is_root else None
     if args.train == args.valid == "-":
         raise UsageError("TRAIN and --valid cannot both be standard input.")
     for path in (args.train, args.valid):
         require_data(path)
+    if streams(args, kinds):
+        return _run_streamed(args, kinds, out, force, terminal, interrupts, communicator)
     rows = _rows(args, kinds, terminal)
     clf = _classifier(args, rows.data.y)
     interrupts.check()
@@ -60,22 +83,93 @@ def run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts) ->
     with terminal.progress() as progress:
         try:
             announce = _announcement(args, terminal, progress, rows, findings, clf)
-            _fit(clf, args, rows, kinds, progress, announce, interrupts)
+            _fit(clf, args, rows, kinds, progress, announce, interrupts, communicator)
         except _DryRun:
             return 0
+    if not communicator.is_root:
+        return interrupts.exit_code
+    _save(clf, args, out, force, interrupts)
+    seconds = time.monotonic() - started
+    _report(clf, rows.data.n_rows, rows.data.bad_rows, len(rows.data.bad_rows), str(out), seconds, findings, terminal)
+    _say_what_is_kept(clf, args, terminal)
+    _warn_if_useless(clf, rows.data, terminal)
+    return interrupts.exit_code
+
+
+def _run_streamed(
+    args: argparse.Namespace,
+    kinds: dict[str, str],
+    out: Path | None,
+    force: bool,
+    terminal: Terminal,
+    interrupts: Interrupts,
+    communicator: Communicator,
+) -> int:
+    """Fit a table that does not fit in memory, save and report."""
+    started = time.monotonic()
+    source = open_train(args, kinds, terminal)
+    valid = None
+    if args.valid:
+        valid = valid_rows(args, source, terminal) or _read_valid(args, *_like(source), terminal)
+    clf = _classifier(args, source.classes)
+    interrupts.check()
+    findings: list[Finding] = []
+    shown = StreamedRun(terminal, interrupts, memory_budget(args))
+    try:
+        fit_source(
+            clf,
+            source,
+            valid,
+            shown,
+            on_start=_streamed_announcement(args, terminal, source, shown, findings, clf),
+            kinds={name: kind for name, kind in kinds.items() if kind != "drop"},
+            reader=source.about,
+            folder=_checkpoint_folder(args),
+            resume=args.resume,
+            communicator=communicator,
+        )
+    except _DryRun:
+        return 0
+    if not communicator.is_root:
+        return interrupts.exit_code
+    _save(clf, args, out, force, interrupts)
+    seconds, memory = time.monotonic() - started, {"streamed": True, "memory": shown.memory()}
+    assert shown.start is not None
+    read = shown.start.source  # without rows that hold what cannot be learned from
+    n_rows = source.n_rows - (read.n_bad_rows - source.n_bad_rows)
+    _report(clf, n_rows, read.bad_rows, read.n_bad_rows, str(out), seconds, findings, terminal, memory)
+    _say_what_is_kept(clf, args, terminal)
+    return interrupts.exit_code
+
+
+def _like(source: TableSource) -> tuple[Dataset, Any]:
+    """Return a data set with the labels and the columns of a source, and none of its rows."""
+    import pyarrow as pa
+
+    from softmaxnet.data.dataset import Dataset
+
+    empty = pa.table({name: pa.array([], pa.null()) for name in source.columns})
+    return Dataset(empty, source.classes, source=source.name, reader=source.reader), empty
+
+
+def _save(
+    clf: SoftmaxClassifier, args: argparse.Namespace, out: Path | None, force: bool, interrupts: Interrupts
+) -> None:
+    """Write the model, and only then remove the checkpoints."""
     with interrupts.deferred():
         from softmaxnet.model_file import save_model
 
         assert out is not None
         save_model(clf.model_, out, force=force)
-        _clean_up(args, out)
-    _report(clf, rows.data, str(out), time.monotonic() - started, findings, terminal)
-    return interrupts.exit_code
+        _clean_up(args, out, done=clf.stopped_by_ != "interrupt")
 
 
 def _checkpoint_folder(args: argparse.Namespace) -> Path | None:
-    """Return ``OUT.ckpt``."""
-    return None if args.out is None else Path(os.path.expanduser(args.out) + ".ckpt")
+    """Return ``OUT.ckpt``; nothing is kept beside a device such as /dev/null."""
+    from softmaxnet.data.atomic import is_device
+
+    out = None if args.out is None else os.path.expanduser(args.out)
+    return None if out is None or is_device(out) else Path(out + ".ckpt")
 
 
 def _is_resumable(args: argparse.Namespace) -> bool:
@@ -86,12 +180,15 @@ def _is_resumable(args: argparse.Namespace) -> bool:
     return bool(args.resume and folder is not None and generations(folder))
 
 
-def _clean_up(args: argparse.Namespace, out: Path) -> None:
-    """Remove the checkpoints, and the half-written model of a run that was killed and gone on with."""
+def _clean_up(args: argparse.Namespace, out: Path, *, done: bool) -> None:
+    """Remove the checkpoints of a run that is done, and the half-written model of one that was killed and gone on with.
+
+    A run that was interrupted is not done: ``--resume`` goes on with it.
+    """
     from softmaxnet.checkpoint import remove
 
     folder = _checkpoint_folder(args)
-    if folder is not None:
+    if folder is not None and done:
         remove(folder)
     if args.resume:
         for path in out.parent.glob(f".{glob.escape(out.name[:100])}.????????.tmp"):
@@ -120,6 +217,8 @@ def _kinds(args: argparse.Namespace) -> dict[str, str]:
             if kinds.get(name, kind) != kind:
                 raise UsageError(f"column {name!r} cannot be both --{kinds[name]} and --{kind}.")
             kinds[name] = kind
+    if kinds.get(args.target) == "category":  # what a target is, said of one that looks like amounts
+        del kinds[args.target]
     for role in ("target", "weights", "group"):
         name = getattr(args, role)
         if name in kinds:
@@ -145,14 +244,34 @@ def _read(args: argparse.Namespace) -> Dataset:
             error.hint = f"The target is one column. {error.hint or ''}".rstrip()
         raise
     labels_of(data)  # says so, with file and line, where one is missing
+    _refuse_amounts(args, data)
     return data
+
+
+def _refuse_amounts(args: argparse.Namespace, data: Dataset) -> None:
+    """Refuse a target of many different decimal numbers, unless they were said to be classes."""
+    from softmaxnet.data.labels import are_amounts, encode_labels
+
+    if args.target is None or args.target in args.category:
+        return
+    classes = encode_labels(data.y)[1].tolist()
+    if are_amounts(classes):
+        raise DataError(
+            f"the {len(classes):,} different values of column {args.target!r} are decimal numbers "
+            f"({', '.join(map(str, classes[:3]))}, ...), which looks like the target of a regression; softmaxnet "
+            "predicts classes.",
+            file=data.source,
+            column=args.target,
+            hint=f"Cut the amounts into a few classes first; or, where each number is a class, --category "
+            f"{shlex.quote(args.target)}.",
+        )
 
 
 def _rows(args: argparse.Namespace, kinds: dict[str, str], terminal: Terminal) -> _Rows:
     """Read the rows to learn from, and those of --valid."""
     from softmaxnet.features.columns import check_kinds
 
-    data = _read(args)
+    data = _readable(_read(args), kinds, args.on_bad_row)
     X = data.X
     check_kinds(kinds, getattr(X, "column_names", None))
     dropped = list(dict.fromkeys(args.drop))
@@ -161,6 +280,42 @@ def _rows(args: argparse.Namespace, kinds: dict[str, str], terminal: Terminal) -
         if not X.num_columns:
             raise UsageError("--drop leaves no column to learn from.")
     return _Rows(data, X, _read_valid(args, data, X, terminal) if args.valid else None)
+
+
+def _readable(data: Dataset, kinds: dict[str, str], on_bad_row: str | int) -> Dataset:
+    """Return the rows without those that hold an infinite number or no date, where rows may be left out."""
+    if on_bad_row == "fail" or not hasattr(data.X, "column_names"):
+        return data  # the encoder says what is wrong, with file and line
+    import numpy as np
+
+    from softmaxnet.cli.labelled import readable_rows
+    from softmaxnet.data.dataset import BadRow
+    from softmaxnet.data.frames import take_rows
+    from softmaxnet.features.unreadable import unreadable_cells
+
+    cells = unreadable_cells(data.X, kinds)
+    good = readable_rows(cells, data, on_bad_row)
+    if good is None:
+        return data
+    first = {cell.row: cell for cell in reversed(cells)}
+    bad = [BadRow(row, data.place(row)[1], first[row].column, first[row].message) for row in sorted(first)]
+    rows = np.flatnonzero(good)
+    ends = np.cumsum([0, *(n for _, n in data.parts)])
+    parts = tuple((name, int(good[ends[i] : ends[i + 1]].sum())) for i, (name, _) in enumerate(data.parts))
+    y, weight, groups, lines = (
+        None if values is None else values[rows]
+        for values in (data.y, data.sample_weight, data.groups, data.row_lines)
+    )
+    return dataclasses.replace(
+        data,
+        X=take_rows(data.X, rows),
+        y=y,
+        sample_weight=weight,
+        groups=groups,
+        row_lines=lines,
+        bad_rows=(*data.bad_rows, *bad),
+        parts=parts,
+    )
 
 
 def _read_valid(args: argparse.Namespace, data: Dataset, X: Any, terminal: Terminal) -> Dataset:
@@ -244,27 +399,71 @@ def _announcement(
     """Return what is called just before training: it shows the columns, what was found in the data, and the plan."""
 
     def announce(encoder: FeatureEncoder, plan: Plan) -> None:
-        columns, settings = encoder.describe(), plan.to_dict()
+        if terminal.is_muted:  # what follows is said by another process
+            if args.dry_run:
+                raise _DryRun
+            return
+        columns = encoder.describe()
         if not args.dry_run:
             terminal.say(f"{counted(rows.data.n_rows, 'row')} of {rows.data.source}\n{column_table(columns)}")
         findings.extend(_findings(rows, encoder, terminal))
-        if args.dry_run:
-            text = f"{column_table(columns, all_rows=True)}\n\n{findings_text(findings)}{plan_text(settings)}"
-            found = [finding.to_dict() for finding in findings]
-            about = {"n_rows": rows.data.n_rows, "columns": columns, "findings": found, "training": settings}
-            terminal.answer(text, about)
-            raise _DryRun
-        for finding in findings:
-            (terminal.warn if finding.severity == "warning" else terminal.note)(finding.message)
-        if args.resume:
-            terminal.say(
-                f"going on after epoch {clf.resumed_epochs_}"
-                if clf.resumed_epochs_
-                else f"no checkpoint to go on from in {_checkpoint_folder(args)}: training starts from the beginning"
-            )
+        _tell(args, terminal, findings, columns, plan, rows.data.n_rows, clf)
         progress.begin(plan.max_epochs if plan.solver == "adam" else None, plan.max_seconds)
 
     return announce
+
+
+def _streamed_announcement(
+    args: argparse.Namespace,
+    terminal: Terminal,
+    source: TableSource,
+    shown: StreamedRun,
+    findings: list[Finding],
+    clf: SoftmaxClassifier,
+) -> Callable[[StreamedStart], None]:
+    """Return what is called just before a streamed training: it also states how much memory that takes."""
+
+    def announce(start: StreamedStart) -> None:
+        if terminal.is_muted:  # what follows is said by another process
+            if args.dry_run:
+                raise _DryRun
+            return
+        columns = start.encoder.describe()
+        if not args.dry_run:
+            terminal.say(f"{counted(source.n_rows, 'row')} of {source.name}\n{column_table(columns)}")
+        findings.extend(sampled_findings(start, source, terminal))
+        shown.say_memory(start)
+        memory = {"streamed": True, "memory": shown.memory()}
+        _tell(args, terminal, findings, columns, start.plan, source.n_rows, clf, memory)
+
+    return announce
+
+
+def _tell(
+    args: argparse.Namespace,
+    terminal: Terminal,
+    findings: list[Finding],
+    columns: list[dict[str, object]],
+    plan: Plan,
+    n_rows: int,
+    clf: SoftmaxClassifier,
+    more: dict[str, Any] | None = None,
+) -> None:
+    """Tell what was found in the data and where training goes on from; with --dry-run answer and stop."""
+    if args.dry_run:
+        settings, found = plan.to_dict(), [finding.to_dict() for finding in findings]
+        text = f"{column_table(columns, all_rows=True)}\n\n{findings_text(findings)}{plan_text(settings)}"
+        about = {"n_rows": n_rows, "columns": columns, "findings": found, "training": settings}
+        terminal.answer(text, about | (more or {}))
+        raise _DryRun
+    for finding in findings:
+        (terminal.warn if finding.severity == "warning" else terminal.note)(finding.message)
+    if args.resume:
+        terminal.say(
+            f"going on after epoch {round(clf.resumed_epochs_, 3)}"
+            if clf.resumed_epochs_
+            else f"no checkpoint to go on from in {_checkpoint_folder(args)}: training starts from the beginning"
+        )
 
 
 def _findings(rows: _Rows, encoder: FeatureEncoder, terminal: Terminal) -> list[Finding]:
@@ -284,10 +483,21 @@ def _findings(rows: _Rows, encoder: FeatureEncoder, terminal: Terminal) -> list[
             X_val=None if valid is None else valid.X,
             y_val=None if valid is None else lookup_labels(valid.y, classes),
             encoder=encoder,
+            place=_place(data),
         )
     except Exception as error:  # whatever it is, the training itself may well succeed
         terminal.warn(f"the data could not be checked before training ({type(error).__name__}: {error})")
         return []
+
+
+def _place(data: Dataset) -> Callable[[int], str]:
+    """Return what names a row by its line, where the file has lines."""
+
+    def place(row: int) -> str:
+        line = data.place(row)[1]
+        return f"row {row} (counted from 0)" if line is None else f"line {line}"
+
+    return place
 
 
 # --- training and after -----------------------------------------------------------------------------------------
@@ -301,6 +511,7 @@ def _fit(
     progress: Progress,
     announce: Callable[[FeatureEncoder, Plan], None],
     interrupts: Interrupts,
+    communicator: Communicator,
 ) -> None:
     """Fit; errors about rows are told with file and line."""
     import numpy as np
@@ -329,6 +540,7 @@ def _fit(
             on_plan=announce,
             checkpoint_folder=folder,
             resume=args.resume and folder is not None,
+            communicator=communicator,
         )
     except DataError as error:
         if valid is not None and any("X_val" in note for note in getattr(error, "__notes__", ())):
@@ -351,7 +563,15 @@ def _of_sklearn(error: BaseException) -> bool:
 
 
 def _report(
-    clf: SoftmaxClassifier, data: Dataset, out: str, seconds: float, findings: list[Finding], terminal: Terminal
+    clf: SoftmaxClassifier,
+    n_rows: int,
+    bad_rows: Sequence[BadRow],
+    n_bad_rows: int,
+    out: str,
+    seconds: float,
+    findings: list[Finding],
+    terminal: Terminal,
+    more: dict[str, Any] | None = None,
 ) -> None:
     metrics = clf.metrics_
     loss, accuracy = metrics.get("log_loss"), metrics.get("accuracy")
@@ -362,17 +582,19 @@ def _report(
         "n_held_out": metrics.get("n_held_out"),
         "epochs": clf.n_iter_,
         "seconds": round(seconds, 3),
+        "training_seconds": clf.history_[-1].get("seconds") if clf.history_ else None,
         "stopped_by": clf.stopped_by_,
         "temperature": clf.temperature_,
-        "n_rows": data.n_rows,
-        "n_bad_rows": len(data.bad_rows),
+        "n_rows": n_rows,
+        "n_bad_rows": n_bad_rows,
         "n_classes": len(clf.classes_),
         "findings": [finding.to_dict() for finding in findings],
         "settings": clf.model_.settings,
+        **(more or {"streamed": False}),
     }
-    if data.bad_rows:
-        first = data.bad_rows[0]
-        terminal.warn(f"{counted(len(data.bad_rows), 'row')} could not be read and left out, first line {first.line}")
+    if bad_rows:
+        first = f"first line {bad_rows[0].line}" if bad_rows[0].line else f"first row {bad_rows[0].row}"
+        terminal.warn(f"{counted(n_bad_rows, 'row')} could not be read and left out, {first}")
     if terminal.json:
         terminal.answer("", result)
     scores = (
@@ -380,6 +602,39 @@ def _report(
         if loss is not None and accuracy is not None
         else "nothing was held out, so that there is no score"
     )
-    passes = "iterations" if clf.model_.settings.get("solver") == "lbfgs" else "epochs"
-    ended = {"interrupt": ", interrupted: the best so far"}.get(clf.stopped_by_, "")
-    terminal.say(f"{scores} ({clf.n_iter_} {passes}, {duration(seconds)}{ended})\nwritten: {out}")
+    settings = clf.model_.settings
+    passes = "iterations" if settings.get("solver") == "lbfgs" else "epochs"
+    ended = {"interrupt": ", interrupted: the best so far", "max_seconds": ", stopped by the time limit"}
+    how = f"{clf.n_iter_} {passes}, {duration(seconds)}{ended.get(clf.stopped_by_, '')}"
+    raced = loss is not None and clf.stopped_by_ != "interrupt"
+    terminal.say(f"{scores} ({how})\n{race_text(settings) if raced else ''}written: {out}")
+
+
+def _say_what_is_kept(clf: SoftmaxClassifier, args: argparse.Namespace, terminal: Terminal) -> None:
+    """Say that an interrupted run can be gone on with, where it can."""
+    from softmaxnet.checkpoint import generations
+
+    folder = _checkpoint_folder(args)
+    if clf.stopped_by_ == "interrupt" and folder is not None and generations(folder):
+        terminal.say(f"kept: {folder}; the same command with --resume goes on from there")
+
+
+def _warn_if_useless(clf: SoftmaxClassifier, data: Dataset, terminal: Terminal) -> None:
+    """Warn where the held-out log loss is that of always answering with the shares of the classes."""
+    import numpy as np
+
+    from softmaxnet.data.labels import lookup_labels
+
+    loss = clf.metrics_.get("log_loss")
+    if loss is None or clf.class_weight is not None:
+        return
+    labels = lookup_labels(data.y, clf.classes_)
+    shares = np.bincount(labels[labels >= 0], weights=data.sample_weight, minlength=len(clf.classes_))
+    shares = shares[shares > 0] / shares.sum()
+    prior = float(-(shares @ np.log(shares)))
+    if loss > (1 - USELESS_GAIN) * prior:
+        terminal.warn(
+            f"the model is hardly better than the shares of the classes alone (log loss {loss:.4f}, theirs "
+            f"{prior:.4f}): the columns say next to nothing about the target. Do labels and rows belong "
+            "together, and is there a column that would tell more?"
+        )

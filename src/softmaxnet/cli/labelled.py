@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from softmaxnet.cli.files import bad_cell_text, role
+from softmaxnet.cli.files import bad_cell_text, decimal_remedy, role
+from softmaxnet.cli.row_progress import RowProgress
 from softmaxnet.cli.terminal import counted
 from softmaxnet.errors import DataError
 
@@ -15,11 +20,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from softmaxnet.cli.terminal import Terminal
+    from softmaxnet.data.blocks import Block
     from softmaxnet.data.dataset import Dataset
     from softmaxnet.features.columns import BadCell
     from softmaxnet.model import SoftmaxModel
 
-__all__ = ["examples_of_unseen", "read_labelled", "readable_rows", "refuse_all_unseen", "warn_of_rows"]
+__all__ = [
+    "examples_of_unseen",
+    "labelled_blocks",
+    "read_labelled",
+    "readable_rows",
+    "refuse_all_unseen",
+    "warn_of_rows",
+]
 
 
 def read_labelled(args: argparse.Namespace, model: SoftmaxModel) -> Dataset:
@@ -39,19 +52,53 @@ def read_labelled(args: argparse.Namespace, model: SoftmaxModel) -> Dataset:
     return data
 
 
-def readable_rows(cells: list[BadCell], data: Dataset, on_bad_row: str | int) -> NDArray[np.bool_] | None:
-    """Return the rows without unreadable cells, None for all, or raise where there are more than allowed."""
+@contextlib.contextmanager
+def labelled_blocks(args: argparse.Namespace, model: SoftmaxModel, terminal: Terminal) -> Iterator[Iterator[Block]]:
+    """Open rows as ``read_labelled`` reads them, block by block, with a display of how far they are."""
+    from softmaxnet.data.blocks import dataset_blocks
+    from softmaxnet.data.stream import streamable_files
+
+    found = None if args.data == "-" else streamable_files(Path(os.path.expanduser(args.data)))
+    is_text = found is not None and found[1] == "text"
+    with RowProgress(terminal, "evaluating", "bytes" if is_text else "rows") as progress:
+        blocks = dataset_blocks(
+            args.data,
+            target=args.target or role(model.reader, "target"),
+            weights=args.weights,
+            part="test",
+            reader={**model.reader, **dict(args.reader)},
+            on_bad_row=args.on_bad_row,
+            on_progress=progress,
+        )
+        with contextlib.closing(blocks):
+            yield _counted(blocks, progress)
+
+
+def _counted(blocks: Iterator[Block], progress: RowProgress) -> Iterator[Block]:
+    for block in blocks:
+        progress.note_rows(block.first_row)
+        yield block
+
+
+def readable_rows(
+    cells: list[BadCell], data: Dataset, on_bad_row: str | int, n_bad: int | None = None
+) -> NDArray[np.bool_] | None:
+    """Return the rows without unreadable cells, None for all, or raise where there are more than allowed.
+
+    ``n_bad`` are the rows that were left out before; by default those of ``data``.
+    """
     if not cells:
         return None
     rows = sorted({cell.row for cell in cells})
     allowed = {"fail": 0, "skip": len(rows)}.get(str(on_bad_row))
     if allowed is None:
-        allowed = int(on_bad_row) - len(data.bad_rows)
+        allowed = int(on_bad_row) - (len(data.bad_rows) if n_bad is None else n_bad)
     if len(rows) > allowed:
         cell = next(cell for cell in cells if cell.row == rows[max(allowed, 0)])
         file, line = data.place(cell.row)
         text = bad_cell_text(cell, data).removeprefix(f"line {line}: ")
-        raise DataError(text, file=file, line=line, hint="To leave such rows out: --on-bad-row skip.")
+        remedy = decimal_remedy([text], data) or "To leave such rows out: --on-bad-row skip."
+        raise DataError(text, file=file, line=line, hint=remedy)
     good = np.ones(data.n_rows, dtype=bool)
     good[rows] = False
     return good

@@ -10,13 +10,14 @@ import argparse
 import csv
 import difflib
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from softmaxnet.errors import UsageError
 
-__all__ = ["COMMANDS", "PARAMETERS", "PROGRAM", "Option", "Parameter", "build_parser", "parse"]
+__all__ = ["COMMANDS", "PARAMETERS", "PROGRAM", "Option", "Parameter", "as_flags", "build_parser", "parse"]
 
 PROGRAM = "softmaxnet"
 DESCRIPTION = "From labelled examples to class probabilities that people can act on."
@@ -212,6 +213,44 @@ def counting(text: str) -> int:
     return value
 
 
+def seconds(text: str) -> float:
+    """Return a number of seconds of at least 0."""
+    value = number(text)
+    if value < 0:
+        raise _refuse(text, "a number of seconds")
+    return value
+
+
+def byte_count(text: str) -> int:
+    """Return a number of bytes, also with KiB, MiB or GiB.
+
+    Examples
+    --------
+    >>> byte_count("8MiB"), byte_count("65536")
+    (8388608, 65536)
+    """
+    for unit, size in (("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30), ("", 1)):
+        digits = text.removesuffix(unit).strip()
+        if text.endswith(unit) and digits.isascii() and digits.isdigit() and int(digits) > 0:
+            return int(digits) * size
+    raise _refuse(text, "a number of bytes such as 65536, 64KiB or 8MiB")
+
+
+def port(text: str) -> int:
+    """Return the number of a port; 0 stands for one that is free."""
+    value = integer(text)
+    if not 0 <= value < 2**16:
+        raise _refuse(text, "a whole number from 0 to 65535")
+    return value
+
+
+def host_name(text: str) -> list[str]:
+    """Return one name of a host, as a list of one."""
+    if not text or any(char in "/@, " for char in text):
+        raise _refuse(text, "a name such as models.example.org, without a port")
+    return [text]
+
+
 def positive(text: str) -> int:
     """Return a whole number of at least 1."""
     value = integer(text)
@@ -305,6 +344,13 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("conformal_fraction", 0.0, number, "SHARE", "of the rows kept for prediction sets, see predict --sets"),
     Parameter("max_seconds", None, none_or(number), "SECONDS", "of training, after which the best so far is taken"),
     Parameter(
+        "head_bytes",
+        "auto",
+        auto_or(integer),
+        "BYTES",
+        "that a training step may take for the logits and the gradient of the output layer; 512 MiB",
+    ),
+    Parameter(
         "precision",
         "auto",
         choice("auto", "float64", "float32", "bfloat16"),
@@ -386,6 +432,12 @@ COMMANDS: tuple[Command, ...] = (
             Option(("-o",), "the model file to write, such as model.safetensors", "MODEL"),
             FORCE,
             Option(("--resume",), "go on with a fit that was cut off, from its checkpoints in MODEL.ckpt"),
+            Option(
+                ("--processes",),
+                "train in so many processes on this machine, each on its part of a batch",
+                "N",
+                positive,
+            ),
             Option(("--valid",), "rows to stop and calibrate by, in place of some of TRAIN", "FILE"),
             Option(("--number",), "columns to be read as numbers", "COL,...", columns, adds=True),
             Option(("--category",), "columns to be read as categories", "COL,...", columns, adds=True),
@@ -396,6 +448,12 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--group",), "column whose equal values are never split between training and held-out rows", "COL"),
             READER,
             ON_BAD_ROW,
+            Option(
+                ("--memory",),
+                "that the fit may take, such as 1GiB; a larger table is streamed; auto: half of what the machine has",
+                "SIZE",
+                auto_or(byte_count),
+            ),
             Option(("--dry-run",), "print what each column becomes and what would be trained, and stop"),
             JSON,
         ),
@@ -417,6 +475,12 @@ COMMANDS: tuple[Command, ...] = (
             Option(("--proba",), "also write proba_CLASS for every class"),
             Option(("--top",), "write the K most probable labels: label_1, probability_1, ...", "K", positive),
             Option(("--sets",), "also write the set of labels that holds the true one this often", "COVERAGE", share),
+            Option(
+                ("--costs",),
+                "also write the decision with the lowest expected cost, and that cost; a CSV file with a line for each "
+                "true class and a column for each decision, one to abstain among them if you like",
+                "FILE",
+            ),
             Option(("--keep",), "columns of the data to copy in front", "COL,...", columns, adds=True),
             Option(("--no-csv-guard",), "copy texts that begin like a formula to CSV as they are, with no ' in front"),
             Option(
@@ -445,9 +509,14 @@ COMMANDS: tuple[Command, ...] = (
             ON_BAD_ROW,
             Option(("--max-log-loss",), "exit with 7 where the log loss is higher", "NATS", number),
             Option(("--min-accuracy",), "exit with 7 where the accuracy is lower", "SHARE", proportion),
+            Option(("--report",), "also write what was found as one HTML file, to look at or to hand on", "REPORT"),
+            FORCE,
             JSON,
         ),
-        ("softmaxnet evaluate species.safetensors test.csv --max-log-loss 0.3 --min-accuracy 0.9",),
+        (
+            "softmaxnet evaluate species.safetensors test.csv --max-log-loss 0.3 --min-accuracy 0.9",
+            "softmaxnet evaluate species.safetensors test.csv --report report.html",
+        ),
         "MODEL [DATA] [options]",
     ),
     Command(
@@ -540,6 +609,53 @@ COMMANDS: tuple[Command, ...] = (
         "MODEL -o FILE [options]",
     ),
     Command(
+        "serve",
+        "answer requests over HTTP, with a page to try the model",
+        (
+            MODEL,
+            Option(
+                ("--host",),
+                "address to listen on; one that others reach needs --token-file",
+                "ADDRESS",
+                default="127.0.0.1",
+            ),
+            Option(("--port",), "port to listen on; 0 takes one that is free", "N", port, default=8000),
+            Option(
+                ("--token-file",), "file with the token that requests must carry: Authorization: Bearer TOKEN", "FILE"
+            ),
+            Option(("--insecure-no-auth",), "let anybody ask who reaches the address"),
+            Option(
+                ("--allow-host",),
+                "a name that requests may be addressed to, beside localhost and the address; may be given again",
+                "NAME",
+                host_name,
+                adds=True,
+            ),
+            Option(("--workers",), "processes", "N", positive, default=1),
+            Option(("--max-body",), "bytes of a request, also unpacked", "BYTES", byte_count, default="8MiB"),
+            Option(("--max-rows",), "rows of a request", "N", positive, default=10_000),
+            Option(("--max-requests",), "requests at a time; more are answered with 503", "N", positive, default=64),
+            Option(("--header-seconds",), "for the headers of a request to arrive", "SECONDS", seconds, default=10.0),
+            Option(("--body-seconds",), "for its body to arrive", "SECONDS", seconds, default=20.0),
+            Option(("--compute-seconds",), "for its answer to be computed", "SECONDS", seconds, default=30.0),
+            Option(
+                ("--drain-delay",),
+                "after SIGTERM: still take requests for so long, while /readyz says 503",
+                "SECONDS",
+                seconds,
+                default=0.0,
+            ),
+            Option(("--verbose",), "a line on standard error for each request"),
+            Option(("--log-json",), "the same as JSON"),
+            Option(("--json",), "print one JSON object with the address on standard output when the server is ready"),
+        ),
+        (
+            "softmaxnet serve species.safetensors",
+            "softmaxnet serve species.safetensors --host 0.0.0.0 --token-file token.txt --workers 2",
+        ),
+        "MODEL [options]",
+    ),
+    Command(
         "inspect",
         "tell what is in a model file without running it",
         (MODEL, JSON),
@@ -563,8 +679,11 @@ COMMANDS: tuple[Command, ...] = (
                 "DIR",
                 default="demo-output",
             ),
+            Option(("--serve",), "fit digits that people draw, and show a page to draw them on, until Ctrl-C"),
+            Option(("--no-browser",), "with --serve: print the page's address only"),
+            Option(("--port",), "with --serve: port to listen on; 0 takes one that is free", "N", port, default=0),
         ),
-        ("softmaxnet demo",),
+        ("softmaxnet demo", "softmaxnet demo --serve"),
     ),
     Command(
         "doctor",
@@ -710,3 +829,21 @@ def _meant(word: str, known: Sequence[str]) -> str:
 
     best = max(known, key=nearness)
     return f"Did you mean {best!r}?" if nearness(best) >= 0.7 else ""
+
+
+def as_flags(text: str) -> str:
+    """Return a message about parameters of Python with the options of the command line in their place.
+
+    Examples
+    --------
+    >>> as_flags("n_members must be 1 with early_stopping=False; pass X_val and y_val, or input_dtype='float64'")
+    "--n-members must be 1 with --no-early-stopping; pass --valid, or --input-dtype 'float64'"
+    """
+    text = re.sub(r"The '(\w+)' parameter of SoftmaxClassifier must", r"\1 must", text)
+    text = text.replace("early_stopping=False", "--no-early-stopping").replace("X_val and y_val", "--valid")
+    flags = {parameter.name: parameter.option for parameter in PARAMETERS} | {"input_dtype": "--input-dtype"}
+    for name, flag in flags.items():
+        text = re.sub(rf"(?<![\w.'-]){name}=(?=\S)", f"{flag} ", text)
+        if "_" in name:
+            text = re.sub(rf"(?<![\w.-]){name}(?!\w)", flag, text)
+    return text

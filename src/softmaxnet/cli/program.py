@@ -11,10 +11,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from softmaxnet.cli.options import build_parser, parse
+from softmaxnet.cli.options import as_flags, build_parser, parse
 from softmaxnet.cli.signals import Interrupts
 from softmaxnet.cli.terminal import Terminal, print_json, require_stdout
 from softmaxnet.errors import GateError, ResourceError, SoftmaxError, UsageError
+from softmaxnet.findings import DataWarning
 
 if TYPE_CHECKING:
     import argparse
@@ -78,7 +79,8 @@ def _guarded(given: list[str], terminal: Terminal, interrupts: Interrupts) -> in
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        terminal.fail("terminated" if interrupts.exit_code == 143 else "interrupted")
+        if not terminal.is_muted:
+            terminal.fail("terminated" if interrupts.exit_code == 143 else "interrupted")
         return interrupts.exit_code or 130
     except Exception as error:
         if interrupts.received:  # it came in the middle of an import, which turned it into an error of its own
@@ -87,7 +89,10 @@ def _guarded(given: list[str], terminal: Terminal, interrupts: Interrupts) -> in
         if debug:
             traceback.print_exc()
         known = _known(error)
-        terminal.fail(str(known))
+        if isinstance(known, UsageError):
+            known.message, known.hint = as_flags(known.message), known.hint and as_flags(known.hint)
+        if not getattr(error, "is_told", False):  # by another process of the same fit
+            terminal.fail(str(known))
         if terminal.json and not isinstance(known, GateError):
             with contextlib.suppress(ResourceError):
                 require_stdout()
@@ -120,6 +125,7 @@ def _out_of_gpu_memory(error: Exception) -> bool:
 
 def _run(given: list[str], terminal: Terminal, interrupts: Interrupts) -> int:
     args = parse(given)
+    args.program, args.arguments = main, given
     if args.version:
         from softmaxnet import __version__
 
@@ -152,6 +158,8 @@ def _command(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupt
         from softmaxnet.cli.explain import run
     elif args.command == "export":
         from softmaxnet.cli.export import run
+    elif args.command == "serve":
+        from softmaxnet.cli.serve import run
     elif args.command == "inspect":
         from softmaxnet.cli.models import run_inspect as run
     elif args.command == "verify":
@@ -170,11 +178,12 @@ def _warnings_as_lines(terminal: Terminal) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
         if "Triggered internally at" not in str(message):  # PyTorch, to programmers
-            terminal.warn(str(message))
+            terminal.warn(as_flags(str(message)))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("ignore", DataWarning)  # told among the findings, with the line
         warnings.showwarning = show
         yield
 

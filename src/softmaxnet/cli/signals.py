@@ -22,6 +22,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.received: int | None = None
         self._held = False
+        self._closed = False
         self._before: dict[int, Any] = {}
 
     @property
@@ -45,6 +46,11 @@ class Interrupts:
             signal.signal(number, before)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
+        if self._closed:
+            before = self._before[number]
+            if number == signal.SIGTERM and callable(before):
+                before(number, frame)
+            return
         self.received = self.received or number
         if not self._held:
             raise KeyboardInterrupt
@@ -53,6 +59,13 @@ class Interrupts:
         """Raise ``KeyboardInterrupt`` where a signal has come and something, such as an import, has swallowed it."""
         if self.received is not None:
             raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Take no notice of signals from now on: the process is about to end, and has something to say before.
+
+        A handler for SIGTERM that was there before is told of them.
+        """
+        self._closed = True
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

@@ -34,6 +34,12 @@ class Terminal:
         self.json = json
         self.quiet = quiet
         self.told: set[str] = set()
+        self.is_muted = False
+        self.speaker = ""
+
+    def mute(self, speaker: str) -> None:
+        """Say nothing any more but why the command failed, under the name of a speaker: another process speaks."""
+        self.json, self.quiet, self.is_muted, self.speaker = False, True, True, speaker
 
     def say(self, text: str) -> None:
         """Show a message."""
@@ -43,7 +49,7 @@ class Terminal:
     def warn(self, text: str) -> None:
         """Show a warning, as one line and once."""
         text = one_line(text)
-        if text not in self.told:
+        if text not in self.told and not self.is_muted:
             self.told.add(text)
             _write(sys.stderr, f"softmaxnet: warning: {text}")
 
@@ -53,10 +59,12 @@ class Terminal:
 
     def fail(self, text: str) -> None:
         """Show why a command failed, as one line."""
-        _write(sys.stderr, f"softmaxnet: error: {one_line(text)}")
+        _write(sys.stderr, f"softmaxnet: error: {self.speaker}{one_line(text)}")
 
     def answer(self, text: str, result: Mapping[str, object]) -> None:
         """Print the result: the text, or the object where JSON was asked for."""
+        if self.is_muted:
+            return
         require_stdout()
         if not self.json:
             _write(sys.stdout, text)
