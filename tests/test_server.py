@@ -584,7 +584,7 @@ def test_overload_is_answered_with_503_and_passes(folder):
 def test_work_that_takes_too_long_is_a_504(folder):
     """The answer is given up at the deadline, and the server goes on."""
     body = json.dumps({"rows": np.zeros((1000, 20)).tolist()}).encode()
-    with server(folder / "slow.safetensors", folder / "late.log", "--compute-seconds", "0.05") as running:
+    with server(folder / "slow.safetensors", folder / "late.log", "--compute-seconds", "0.002") as running:
         check_problem(running.predict(body), 504)
         assert running.ask("GET", "/healthz").status == 200
 

@@ -346,7 +346,7 @@ def _weight_decay(shape: DataShape, solver: str, sigmoid: bool) -> float | None:
     if solver == "lbfgs":
         # None: chosen by cross-validation on little data, 1 / n (scikit-learn's C = 1) on more.
         return None if shape.n_rows <= SMALL_ROWS else 1 / shape.n_rows
-    return 0.0 if sigmoid or shape.picture else 0.02
+    return 0.0 if sigmoid or shape.picture else 0.005
 
 
 def _batch_size(shape: DataShape, text: bool) -> int:
