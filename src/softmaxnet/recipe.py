@@ -382,7 +382,7 @@ def compares_bins(given: Mapping[str, Any]) -> bool:
 
     That is where the network and the rows to choose by are left to the recipe.
     """
-    left = {given["hidden_layer_sizes"], given["solver"], given["n_members"], given.get("features", "auto")} == {"auto"}
+    left = all(given.get(name, "auto") == "auto" for name in ("hidden_layer_sizes", "solver", "n_members", "features"))
     return left and bool(given["early_stopping"]) and given["output"] == "softmax" and not given.get("warm_start")
 
 
