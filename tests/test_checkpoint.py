@@ -215,6 +215,7 @@ CASES = {
 def test_a_resumed_fit_ends_as_one_that_never_stopped(tmp_path, numbers, case, seed):
     """Model and history are the same to the bit, also where the seed was drawn; a second kill changes nothing."""
     X, y = numbers
+    np.random.seed(0)  # noqa: NPY002 - where seeds that nobody gave are drawn from
     settings = SETTINGS | CASES[case] | {"random_state": seed}
     killed(SoftmaxClassifier(**settings), X, y, tmp_path, 3)
     seed_drawn = newest(tmp_path).fingerprint["random_state"]
@@ -299,6 +300,18 @@ def test_other_rows_or_settings_are_refused(tmp_path, numbers):
         with pytest.raises(UsageError, match=text):
             clf.fit(rows, labels, checkpoint_folder=tmp_path, resume=True)
     assert newest(tmp_path).history[-1]["epoch"] == 4  # and what was there is untouched
+
+
+def test_a_fit_that_was_killed_as_it_stopped_trains_no_further(tmp_path, numbers):
+    """Resumed after its last epoch, a fit that stopped early is that fit."""
+    X, y = numbers
+    settings = SETTINGS | {"max_epochs": 60, "n_iter_no_change": 2, "random_state": 0}
+    whole = SoftmaxClassifier(**settings).fit(X, y)
+    assert whole.n_iter_ < 60
+    killed(SoftmaxClassifier(**settings), X, y, tmp_path, whole.n_iter_)
+    resumed = SoftmaxClassifier(**settings).fit(X, y, checkpoint_folder=tmp_path, resume=True)
+    assert resumed.resumed_epochs_ == whole.n_iter_
+    assert model_bytes(resumed.model_) == model_bytes(whole.model_)
 
 
 def test_without_resume_old_checkpoints_are_replaced(tmp_path, numbers):

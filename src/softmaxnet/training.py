@@ -287,7 +287,7 @@ def train(
     if limit is not None:
         run.deadline = started + limit
     try:
-        for place in range(len(result.history), schedule.max_epochs * schedule.rounds):
+        for place in range(len(result.history), _end(result, schedule, first_epoch, validator is not None)):
             count = first_epoch * schedule.rounds + place + 1
             kept.changed()
             line = run.round_with_retries(place, first_epoch)
@@ -325,6 +325,16 @@ def train(
         result.flat = state.averaged().clone() if parameters.keeps_copies else state.averaged()
         result.table = None if parameters.table is None else parameters.table.clone()
     return result
+
+
+def _end(result: TrainingResult, schedule: Schedule, first_epoch: int, is_validated: bool) -> int:
+    """Return the place after the last round; a run that was cut off when it had just stopped has none left."""
+    done = first_epoch * schedule.rounds + len(result.history)
+    patience = schedule.n_iter_no_change * schedule.rounds
+    if is_validated and result.history and result.best_epoch and done - result.best_epoch >= patience:
+        result.stopped_by = "early_stopping"
+        return len(result.history)
+    return schedule.max_epochs * schedule.rounds
 
 
 class _Run:
