@@ -24,6 +24,14 @@ def rng():
 
 
 @pytest.fixture(autouse=True)
+def _same_seeds():
+    """Seed the generator that estimators without a random_state draw from, so that a test has one outcome."""
+    import numpy as np
+
+    np.random.seed(0)  # noqa: NPY002
+
+
+@pytest.fixture(autouse=True)
 def _printing_as_before():
     """Put NumPy's print options back: an example in the documentation may change them for the ones that follow."""
     import numpy as np

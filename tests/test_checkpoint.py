@@ -215,7 +215,6 @@ CASES = {
 def test_a_resumed_fit_ends_as_one_that_never_stopped(tmp_path, numbers, case, seed):
     """Model and history are the same to the bit, also where the seed was drawn; a second kill changes nothing."""
     X, y = numbers
-    np.random.seed(0)  # noqa: NPY002 - where seeds that nobody gave are drawn from
     settings = SETTINGS | CASES[case] | {"random_state": seed}
     killed(SoftmaxClassifier(**settings), X, y, tmp_path, 3)
     seed_drawn = newest(tmp_path).fingerprint["random_state"]
