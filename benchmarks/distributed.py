@@ -38,7 +38,7 @@ def rows_of(kind: str, n_rows: int) -> Any:
     import scipy.sparse
     import torch
 
-    from softmaxnet.training import Rows
+    from softmaxnet.batches import Rows
 
     rng = np.random.default_rng(0)
     labels = rng.integers(0, N_CLASSES if kind == "classes" else 10, n_rows)
@@ -61,10 +61,9 @@ def network_of(kind: str, widths: tuple[int, ...], rows: Any) -> Any:
     import numpy as np
     import torch
 
-    from softmaxnet.backward import Parameters
+    from softmaxnet.backward import Parameters, scaled_spec
     from softmaxnet.head_plan import HeadPlan
     from softmaxnet.network import NetworkSpec
-    from softmaxnet.training import scaled_spec
 
     spec = NetworkSpec(
         n_dense=30,

@@ -18,7 +18,7 @@ FLOORS = (
     "softmax means reliability metrics calibration conformal decisions communicator processes",
     "data features findings leaks sanity precheck",
     "tensor_file network class_tiles held_out head_plan head head_tiles head_pass head_shards backward optimizer",
-    "checkpoint kept_weights data_parallel training regression full_batch recipe history",
+    "checkpoint kept_weights data_parallel batches validation training regression full_batch recipe history",
     "fitted mixture whole_fit little_data comparison fitting",
     "importance explain model golden model_file onnx_graph onnx_export drawing",
     "inputs fit_job stream_memory stream_feed readable_source streamed_fit estimator",
@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "ray": {"ray"},
     "torch": {
         "backward",
+        "batches",
         "cli",  # doctor asks it for its version
         "communicator",
         "data_parallel",
@@ -62,6 +63,7 @@ MAY_IMPORT = {
         "stream_feed",
         "streamed_fit",
         "training",
+        "validation",
     },
 }
 

@@ -8,7 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from simulated_ranks import Simulated, on_ranks
-from softmaxnet.backward import Parameters
+from softmaxnet.backward import Parameters, scaled_spec
+from softmaxnet.batches import Rows
 from softmaxnet.communicator import Alone, bytes_sent
 from softmaxnet.data_parallel import step_bytes
 from softmaxnet.errors import DataError, UsageError
@@ -16,7 +17,8 @@ from softmaxnet.head_plan import HeadPlan
 from softmaxnet.head_shards import shard_bytes
 from softmaxnet.network import NetworkSpec
 from softmaxnet.processes import Place, joined, place_of
-from softmaxnet.training import Rows, Schedule, Validator, scaled_spec, train
+from softmaxnet.training import Schedule, train
+from softmaxnet.validation import Validator
 
 SIZES = [2, 3, 5, 8]
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import softmaxnet.head_plan as head_plan_module
-import softmaxnet.training as training_module
+import softmaxnet.validation as validation_module
 from softmaxnet.features.encoded import Encoded
 from softmaxnet.fitting import Examples, fit_network, new_state
 from softmaxnet.kept_weights import BestWeights
@@ -38,7 +38,7 @@ def fitted(monkeypatch, kind: str, *, copies: bool = True, whole: bool = True, g
         monkeypatch.setattr(head_plan_module, "DENSE_BYTES", 1000)
         monkeypatch.setattr(head_plan_module, "LEAST_ROWS", 8)
     monkeypatch.setattr(head_plan_module, "COPY_BYTES", 2**28 if copies else 0)
-    monkeypatch.setattr(training_module, "WHOLE_LOGITS", 2**24 if whole else 0)
+    monkeypatch.setattr(validation_module, "WHOLE_LOGITS", 2**24 if whole else 0)
     plan = replace(plan, head_bytes={"dense": 2**29, "rows": 250_000, "classes": 20_000}[kind])
     result = fit_network(arguments.pop("rows", examples()), K, plan, seed=0, **arguments)
     head = result.state.parameters.head

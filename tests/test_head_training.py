@@ -7,11 +7,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from softmaxnet.backward import BackwardPass, Parameters
+from softmaxnet.backward import BackwardPass, Parameters, scaled_spec
 from softmaxnet.head_plan import HeadPlan
 from softmaxnet.network import NetworkSpec
 from softmaxnet.optimizer import Optimizer
-from softmaxnet.training import scaled_spec
 
 N, D, K = 24, 6, 41
 

@@ -23,6 +23,7 @@ torch = pytest.importorskip("torch")
 import softmaxnet.checkpoint
 import softmaxnet.data.blocks as blocks_module
 import softmaxnet.recipe
+from softmaxnet.batches import Rows
 from softmaxnet.cli import main
 from softmaxnet.cli.options import byte_count
 from softmaxnet.cli.row_progress import RowProgress
@@ -35,7 +36,6 @@ from softmaxnet.model_file import load_model, model_bytes
 from softmaxnet.recipe import DEFAULTS, DataShape, file_plan, file_rounds, resolve
 from softmaxnet.stream_feed import StreamFeed
 from softmaxnet.stream_memory import BASE_BYTES, default_memory, is_streamed, stream_bytes
-from softmaxnet.training import Rows
 
 N_ROWS = 6000
 SMALL = {"hidden_layer_sizes": (8,), "n_members": 2, "max_epochs": 2, "n_jobs": 1, "random_state": 0}

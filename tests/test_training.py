@@ -13,14 +13,16 @@ import scipy.sparse
 
 torch = pytest.importorskip("torch")
 
-import softmaxnet.training
-from softmaxnet.backward import Parameters, ScaledSpec
+import softmaxnet.batches
+from softmaxnet.backward import Parameters, ScaledSpec, scaled_spec
+from softmaxnet.batches import Rows, window_batches
 from softmaxnet.data.epoch_plan import batch_bounds, epoch_order
 from softmaxnet.errors import TrainingDivergedError
 from softmaxnet.network import NetworkSpec
 from softmaxnet.optimizer import Optimizer, learning_rate_factor
 from softmaxnet.softmax import cross_entropy
-from softmaxnet.training import Rows, Schedule, Validator, network_logits, scaled_spec, train, window_batches
+from softmaxnet.training import Schedule, train
+from softmaxnet.validation import Validator, network_logits
 
 TORCH_ACTIVATIONS = {
     "identity": torch.nn.Identity(),
@@ -184,7 +186,7 @@ def test_window_size_changes_nothing(monkeypatch):
     """Rows gathered batch by batch or all at once give the same parameters where batches are of equal size."""
     flats = []
     for size in (1, 1 << 26):
-        monkeypatch.setattr(softmaxnet.training, "WINDOW_BYTES", size)
+        monkeypatch.setattr(softmaxnet.batches, "WINDOW_BYTES", size)
         parameters = make_parameters(NetworkSpec(4, 0, 3, (8,), "relu"), torch.float32)
         train(parameters, make_rows(64, dtype=torch.float32), Schedule(0.02, 16, 3, dropout=0.1), seed=0)
         flats.append(parameters.flat.clone())

@@ -33,7 +33,16 @@ from softmaxnet.network import NetworkSpec, parameter_shapes
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["BackwardPass", "Parameters", "Part", "ScaledSpec", "SparseBatch", "TableGradient", "drop_tokens"]
+__all__ = [
+    "BackwardPass",
+    "Parameters",
+    "Part",
+    "ScaledSpec",
+    "SparseBatch",
+    "TableGradient",
+    "drop_tokens",
+    "scaled_spec",
+]
 
 MESSAGES = 3
 """Numbers that are exchanged together with the gradient."""
@@ -672,3 +681,16 @@ def _hidden_masks(
             pieces.append(_mask_pool(dropout, n * size, key, device, first + part.first_row * size))
             first += part.n_rows * size
     return torch.cat(pieces)
+
+
+def scaled_spec(spec: NetworkSpec, parametrization: str) -> ScaledSpec:
+    """Return the scales of a parametrisation: ``"ntk"`` (a rate for every width) or ``"standard"`` (PyTorch's)."""
+    if parametrization == "standard":
+        return ScaledSpec(spec)
+    scales = {}
+    for i, inputs in enumerate(spec.layer_sizes[:-1]):
+        scales[f"layers.{i}.weight"] = 1 / math.sqrt(max(inputs, 1))
+        scales[f"layers.{i}.bias"] = 0.1
+    for name in ("frequency", "phase", "weight"):
+        scales[f"embedding.{name}"] = 0.1
+    return ScaledSpec(spec, scales)

@@ -47,7 +47,8 @@ from softmaxnet.little_data import (
 from softmaxnet.mixture import Candidate, Mixture, best_mixture, joined
 from softmaxnet.recipe import Plan
 from softmaxnet.softmax import log_softmax
-from softmaxnet.training import Validator, train
+from softmaxnet.training import train
+from softmaxnet.validation import Validator
 from softmaxnet.whole_fit import fit_full_batch, regression_plan
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxnet.backward import Parameters
+from softmaxnet.backward import Parameters, scaled_spec
+from softmaxnet.batches import Rows
 from softmaxnet.calibration import Calibration, fit_calibration
 from softmaxnet.features.encoded import Encoded
 from softmaxnet.features.pictures import picture_shape
@@ -22,7 +23,7 @@ from softmaxnet.network import NetworkSpec
 from softmaxnet.optimizer import Optimizer
 from softmaxnet.recipe import Plan
 from softmaxnet.softmax import log_softmax
-from softmaxnet.training import Rows, Schedule, scaled_spec
+from softmaxnet.training import Schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

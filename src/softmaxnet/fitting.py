@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softmaxnet.backward import Parameters
+from softmaxnet.batches import Feed, Rows
 from softmaxnet.calibration import Calibration
 from softmaxnet.checkpoint import Checkpoints, arrays_digest
 from softmaxnet.communicator import Alone, Communicator
@@ -38,7 +39,8 @@ from softmaxnet.fitted import (
 )
 from softmaxnet.network import NetworkSpec
 from softmaxnet.recipe import Plan
-from softmaxnet.training import Feed, Rows, TrainingResult, Validator, train
+from softmaxnet.training import TrainingResult, train
+from softmaxnet.validation import Validator
 from softmaxnet.whole_fit import fit_full_batch, fit_then_all
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softmaxnet.backward import BackwardPass, Parameters
+from softmaxnet.batches import Rows, window_batches
 from softmaxnet.errors import TrainingDivergedError
 from softmaxnet.regression import Coordinates, DenseRegression, sample
-from softmaxnet.training import Rows, window_batches
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

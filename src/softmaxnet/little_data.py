@@ -25,7 +25,7 @@ from softmaxnet.full_batch import minimise
 from softmaxnet.mixture import Candidate
 from softmaxnet.recipe import SMALL_ROWS, Plan
 from softmaxnet.softmax import log_softmax
-from softmaxnet.training import network_logits
+from softmaxnet.validation import network_logits
 from softmaxnet.whole_fit import fit_full_batch, regression_plan
 
 if TYPE_CHECKING:

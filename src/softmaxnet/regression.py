@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from softmaxnet.batches import Rows
 from softmaxnet.head import loss_and_gradient
-from softmaxnet.training import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

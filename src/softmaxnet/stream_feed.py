@@ -14,9 +14,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from softmaxnet.batches import Batch, Rows, batch_of
 from softmaxnet.communicator import Alone, Communicator
 from softmaxnet.data.stream import StreamedRows, TableSource
-from softmaxnet.training import Batch, Rows, batch_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,13 +44,13 @@ class _Reading:
 
 
 class StreamFeed:
-    """A :class:`softmaxnet.training.Feed` of rows that need not fit in memory.
+    """A :class:`softmaxnet.batches.Feed` of rows that need not fit in memory.
 
     Parameters
     ----------
     source : TableSource
     encode : callable
-        Makes :class:`softmaxnet.training.Rows` of streamed rows; called in the thread that reads.
+        Makes :class:`softmaxnet.batches.Rows` of streamed rows; called in the thread that reads.
     seed : int
         Of the order of rows.
     slice_rows : int

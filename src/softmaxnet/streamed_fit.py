@@ -42,7 +42,7 @@ from softmaxnet.stream_memory import MemoryNeed, encoded_row_bytes, slice_rows, 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from softmaxnet.training import Rows
+    from softmaxnet.batches import Rows
 
 __all__ = ["StreamedFit", "StreamedStart", "prepare"]
 

@@ -15,52 +15,37 @@ import contextlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxnet.backward import BackwardPass, Parameters, ScaledSpec, SparseBatch, drop_tokens
-from softmaxnet.calibration import held_out_log_loss_after_temperature
+from softmaxnet.backward import BackwardPass, Parameters, drop_tokens
+from softmaxnet.batches import Batch, Feed, MemoryFeed, Rows, shifted
 from softmaxnet.checkpoint import Checkpoint, Checkpoints
 from softmaxnet.communicator import Alone, Communicator
-from softmaxnet.data.epoch_plan import batch_bounds, epoch_order
+from softmaxnet.data.epoch_plan import batch_bounds
 from softmaxnet.data_parallel import Exchange, spreads_classes
 from softmaxnet.errors import TrainingDivergedError, UsageError
 from softmaxnet.head_pass import Update
-from softmaxnet.held_out import Block, HeldOutScores, scored_rows
 from softmaxnet.kept_weights import BestWeights
-from softmaxnet.network import NetworkSpec, forward, head_inputs
 from softmaxnet.optimizer import Optimizer, learning_rate_factor
-from softmaxnet.softmax import soft_cross_entropy
+from softmaxnet.validation import Validator
 
 if TYPE_CHECKING:
-    import scipy.sparse
     from torch import Tensor
 
 __all__ = [
-    "Feed",
-    "MemoryFeed",
-    "Rows",
     "Schedule",
     "TrainingResult",
-    "Validator",
-    "batch_of",
-    "scaled_spec",
     "train",
-    "window_batches",
 ]
 
-Batch: TypeAlias = "tuple[Tensor, SparseBatch | None, Tensor, Tensor]"
-"""(dense, sparse, target, weight), as ``BackwardPass`` takes them."""
 
-WINDOW_BYTES = 64 << 20
 MAX_RATE_CUTS = 3
 FINITE_NUMBERS = 2**24
 """Numbers that are looked at together for infinities: a byte each."""
-WHOLE_LOGITS = 2**24
-"""Held-out logits up to this many are kept whole; more of them are scored tile by tile of the classes."""
 ALONE = Alone()
 
 
@@ -111,104 +96,11 @@ class Schedule:
 
 
 @dataclass
-class Rows:
-    """Encoded training rows as tensors.
-
-    Attributes
-    ----------
-    dense : Tensor of shape (n_rows, n_dense), floating or uint8; the value of an input is ``dense * scale``
-    scale : float
-    sparse : scipy.sparse.csr_array of shape (n_rows, n_sparse), or None
-    target : Tensor of shape (n_rows,), int64; or (n_rows, n_classes), rows of probabilities
-    weight : Tensor of shape (n_rows,), mean 1, so that a step's size does not depend on the unit of the weights
-    fold : Tensor of shape (n_rows,), int64, or None
-        The part of the rows that a row belongs to; -1 for rows that every member trains on.
-    member_fold : Tensor of shape (n_members,), int64, or None
-        The part that each member does not train on and is validated by.
-    picture : (height, width, channels) or None
-        The shape of a row of pixels.
-    """
-
-    dense: Tensor
-    target: Tensor
-    weight: Tensor
-    scale: float = 1.0
-    sparse: scipy.sparse.csr_array | None = None
-    fold: Tensor | None = None
-    member_fold: Tensor | None = None
-    picture: tuple[int, int, int] | None = None
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return int(self.dense.shape[0])
-
-    def take(self, which: slice | np.ndarray) -> Rows:
-        """Return some of the rows: views of them for a slice, where they are not sparse."""
-        import torch
-
-        place: Any = which if isinstance(which, slice) else torch.from_numpy(which).to(self.dense.device)
-        return replace(
-            self,
-            dense=self.dense[place],
-            target=self.target[place],
-            weight=self.weight[place],
-            sparse=None if self.sparse is None else self.sparse[which],
-            fold=None if self.fold is None else self.fold[place],
-        )
-
-
-class Feed(Protocol):
-    """Where the batches of an epoch come from."""
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of an epoch."""
-
-    @property
-    def picture(self) -> tuple[int, int, int] | None:
-        """The shape of a row of pixels."""
-
-    def batches(self, epoch: int, bounds: Sequence[tuple[int, int]], buffer: Tensor) -> Generator[Batch, None, None]:
-        """Yield the rows (start, stop) of an epoch's order for each of ``bounds``, which ascend; see ``batch_of``.
-
-        Of several processes each yields its part of every batch.
-        """
-
-
-@dataclass(frozen=True)
-class MemoryFeed:
-    """Rows in memory, gathered in the order of the epoch, a window at a time."""
-
-    rows: Rows
-    seed: int
-    communicator: Communicator = ALONE
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of an epoch."""
-        return len(self.rows)
-
-    @property
-    def picture(self) -> tuple[int, int, int] | None:
-        """The shape of a row of pixels."""
-        return self.rows.picture
-
-    def batches(self, epoch: int, bounds: Sequence[tuple[int, int]], buffer: Tensor) -> Generator[Batch, None, None]:
-        """Yield the batches of an epoch."""
-        dense = self.rows.dense
-        order = epoch_order(self.seed, epoch, len(self.rows))
-        row_bytes = max(dense.shape[1] * dense.element_size(), 1)
-        per_window = max(WINDOW_BYTES // (row_bytes * max(stop - start for start, stop in bounds)), 1)
-        for first in range(0, len(bounds), per_window):
-            window = list(bounds[first : first + per_window])
-            yield from window_batches(self.rows, order, window, buffer, communicator=self.communicator)
-
-
-@dataclass
 class TrainingResult:
     """What a run leaves: the parameters to keep, and how it went.
 
-    ``best_epoch`` counts rounds, which are epochs where an epoch has one.
+    ``best_epoch`` counts rounds, which are epochs where an epoch has one, those of the runs before included; 0 while
+    nothing was validated.
     """
 
     flat: Tensor
@@ -216,6 +108,23 @@ class TrainingResult:
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     stopped_by: str = "max_epochs"
+    rounds_before: int = 0
+
+    @property
+    def n_rounds(self) -> int:
+        """Rounds behind it, those of the runs before included."""
+        return self.rounds_before + len(self.history)
+
+    def note(self, line: dict[str, float]) -> bool:
+        """Add a round to the history and return whether its held-out log loss is the lowest so far."""
+        best = math.inf
+        if self.best_epoch:
+            best = self.history[self.best_epoch - self.rounds_before - 1]["validation_log_loss"]
+        self.history.append(line)
+        if not line.get("validation_log_loss", math.inf) < best:
+            return False
+        self.best_epoch = self.n_rounds
+        return True
 
 
 def train(
@@ -272,48 +181,37 @@ def train(
     )
     feed = MemoryFeed(rows, seed, communicator) if isinstance(rows, Rows) else rows
     run = _Run(parameters, feed, schedule, state, seed, compute_dtype, communicator)
-    result = TrainingResult(parameters.flat, parameters.table)
+    result = TrainingResult(parameters.flat, parameters.table, rounds_before=first_epoch * schedule.rounds)
     if checkpoints is not None and (found := checkpoints.take()) is not None:
         _go_on(found, run, result)
     if run.exchange is not None:
         _go_on_alike(run, result, communicator, is_kept=checkpoints is not None)
-    scores = [line["validation_log_loss"] for line in result.history if "validation_log_loss" in line]
-    best = min(scores, default=math.inf)
     kept = BestWeights(parameters, None if checkpoints is None else checkpoints.folder)
-    if scores and not parameters.keeps_copies:  # checkpoints hold the last weights only: the best are sought from there
-        best, result.best_epoch, result.flat = scores[-1], first_epoch + len(result.history), kept.keep(parameters.flat)
+    if result.best_epoch and not parameters.keeps_copies:  # checkpoints hold the last weights only: best from there on
+        result.best_epoch, result.flat = result.n_rounds, kept.keep(parameters.flat)
     started = time.monotonic() - (result.history[-1]["seconds"] if result.history else 0.0)
     limit = communicator.broadcast_json(schedule.max_seconds)  # one clock for all
     if limit is not None:
         run.deadline = started + limit
+    reason = _reason_to_stop(result, schedule, limit)
     try:
-        for place in range(len(result.history), _end(result, schedule, first_epoch, validator is not None)):
-            count = first_epoch * schedule.rounds + place + 1
+        while reason is None:
             kept.changed()
-            line = run.round_with_retries(place, first_epoch)
+            line = run.round_with_retries(len(result.history), first_epoch)
             if validator is not None:
                 line |= validator.score(parameters, state.averaged(), parameters.table)
             line["seconds"] = time.monotonic() - started
             line = communicator.broadcast_json(line)
-            result.history.append(line)
-            if validator is None:
-                result.best_epoch = count
-            elif line["validation_log_loss"] < best:
-                best = line["validation_log_loss"]
-                result.best_epoch = count
+            if result.note(line):
                 result.flat = kept.keep(state.averaged())
                 result.table = None if parameters.table is None else parameters.table.clone()
-            elif count - result.best_epoch >= schedule.n_iter_no_change * schedule.rounds:
-                result.stopped_by = "early_stopping"
-            if limit is not None and line["seconds"] >= limit:
-                result.stopped_by = "max_seconds"
+            reason = _reason_to_stop(result, schedule, limit)
             if checkpoints is not None and checkpoints.is_due():
                 checkpoints.save(*_kept(run, result, validator is not None))
             communicator.barrier()  # writing may take longer than a step
             if on_epoch is not None:
                 on_epoch(line)
-            if result.stopped_by != "max_epochs":
-                break
+        result.stopped_by = reason
     except KeyboardInterrupt:
         result.stopped_by = "interrupt"
         warnings.warn(
@@ -321,20 +219,20 @@ def train(
             stacklevel=2,
         )
     kept.put_back()
-    if not result.best_epoch or validator is None:
+    if not result.best_epoch:  # nothing was validated
+        result.best_epoch = result.n_rounds
         result.flat = state.averaged().clone() if parameters.keeps_copies else state.averaged()
         result.table = None if parameters.table is None else parameters.table.clone()
     return result
 
 
-def _end(result: TrainingResult, schedule: Schedule, first_epoch: int, is_validated: bool) -> int:
-    """Return the place after the last round; a run that was cut off when it had just stopped has none left."""
-    done = first_epoch * schedule.rounds + len(result.history)
-    patience = schedule.n_iter_no_change * schedule.rounds
-    if is_validated and result.history and result.best_epoch and done - result.best_epoch >= patience:
-        result.stopped_by = "early_stopping"
-        return len(result.history)
-    return schedule.max_epochs * schedule.rounds
+def _reason_to_stop(result: TrainingResult, schedule: Schedule, limit: float | None) -> str | None:
+    """Return why a run has no round left, None where it has one: of what has been, the same after a resume."""
+    if result.history and limit is not None and result.history[-1]["seconds"] >= limit:
+        return "max_seconds"
+    if result.best_epoch and result.n_rounds - result.best_epoch >= schedule.n_iter_no_change * schedule.rounds:
+        return "early_stopping"
+    return "max_epochs" if len(result.history) >= schedule.max_epochs * schedule.rounds else None
 
 
 class _Run:
@@ -486,96 +384,6 @@ def _is_finite(loss: Tensor, backward: BackwardPass) -> bool:
     return bool(torch.isfinite(loss)) and bool(torch.isfinite(gradient).all())
 
 
-def window_batches(
-    rows: Rows,
-    order: np.ndarray | None,
-    window: list[tuple[int, int]],
-    buffer: Tensor,
-    *,
-    divisor: float | None = None,
-    communicator: Communicator = ALONE,
-) -> Iterator[tuple[Tensor, SparseBatch | None, Tensor, Tensor]]:
-    """Gather the rows of a window once and yield its batches as views: (dense, sparse, target, weight).
-
-    Weights come divided by ``divisor``, by default the rows of a batch, so that a step follows the mean loss; rows come
-    in the given order, or as they are. Of several processes each gets its part of every batch.
-    """
-    start, stop = window[0][0], window[-1][1]
-    if order is None:
-        gathered = rows.take(slice(start, stop))
-    else:
-        gathered = rows.take(order[start:stop])
-    share = 1 / divisor if divisor is not None else len(window) / (stop - start)
-    for lower, upper in window:
-        yield batch_of(gathered, slice(lower - start, upper - start), buffer, share, communicator)
-
-
-def batch_of(rows: Rows, part: slice, buffer: Tensor, share: float, communicator: Communicator = ALONE) -> Batch:
-    """Return some rows as a batch, in views where nothing has to be converted, their weights times ``share``.
-
-    Of several processes each gets its part of the batch.
-    """
-    first = part.start
-    if communicator.size > 1:
-        mine = communicator.part(part.stop - first)
-        part = slice(first + mine.start, first + mine.stop)
-    x = rows.dense[part]
-    if x.dtype != buffer.dtype or rows.scale != 1.0:
-        x = buffer[: part.stop - part.start].copy_(x)
-        if rows.scale != 1.0:
-            x.mul_(rows.scale)
-    w = rows.weight[part] * share
-    if rows.fold is not None and rows.member_fold is not None:
-        w = _member_weights(w, rows.fold[part], rows.member_fold)
-    sparse = None if rows.sparse is None else _sparse_batch(rows.sparse, first, part, rows.weight.dtype)
-    return x, sparse, rows.target[part], w
-
-
-def shifted(dense: Tensor, picture: tuple[int, int, int], most: int, key: tuple[int, int]) -> Tensor:
-    """Return a batch of pictures moved by one random number of rows and of columns; what moves in is 0.
-
-    A picture of a thing is still of that thing a pixel further on. One shift a batch costs a copy, and over an epoch
-    all shifts occur.
-    """
-    import torch
-
-    height, width, channels = picture
-    generator = np.random.Generator(np.random.Philox(key=key[0], counter=[0, 0, key[1], 4]))
-    down, right = (int(v) for v in generator.integers(-most, most + 1, 2))
-    if not down and not right:
-        return dense
-    source = dense.view(-1, height, width, channels)
-    moved = torch.zeros_like(source)
-    to_rows, from_rows = _overlap(down, height)
-    to_columns, from_columns = _overlap(right, width)
-    moved[:, to_rows, to_columns] = source[:, from_rows, from_columns]
-    return moved.view(dense.shape)
-
-
-def _overlap(by: int, size: int) -> tuple[slice, slice]:
-    """Return where a line of a size goes and comes from when moved by some places."""
-    return slice(max(by, 0), size + min(by, 0)), slice(max(-by, 0), size - max(by, 0))
-
-
-def _member_weights(weight: Tensor, fold: Tensor, member_fold: Tensor) -> Tensor:
-    """Return a weight for each member and row: 0 where the member holds the row out."""
-    return weight * (fold.unsqueeze(0) != member_fold.unsqueeze(1))
-
-
-def _sparse_batch(sparse: scipy.sparse.csr_array, first: int, part: slice, dtype: Any) -> SparseBatch:
-    """Return some rows of a block, of a batch that begins at the row ``first``."""
-    import torch
-
-    offsets = sparse.indptr[part.start : part.stop + 1].astype(np.int64)
-    span = slice(int(offsets[0]), int(offsets[-1]))
-    return SparseBatch(
-        torch.from_numpy(offsets - offsets[0]),
-        torch.from_numpy(sparse.indices[span].astype(np.int64)),
-        torch.from_numpy(sparse.data[span]).to(dtype),
-        int(offsets[0]) - int(sparse.indptr[first]),
-    )
-
-
 class _Backup:
     """The state at the start of an epoch, to go back to; nothing of it where the weights are too large to be copied.
 
@@ -679,175 +487,3 @@ def _go_on_alike(run: _Run, result: TrainingResult, communicator: Communicator, 
     run.optimizer.n_steps, run.rate_factor = about["n_steps"], about["rate_factor"]
 
 
-@dataclass
-class Validator:
-    """Held-out rows and their score: the log loss after the best temperature for them.
-
-    A loss is refinement plus calibration, and the two are best at different epochs; a temperature mends calibration
-    afterwards for free, so the epoch is chosen by what it cannot mend (Berta et al. 2025, "Rethinking early stopping").
-    """
-
-    spec: NetworkSpec
-    rows: Rows
-    chunk_rows: int = 4096
-    communicator: Communicator = ALONE
-
-    @property
-    def is_streamed(self) -> bool:
-        """Whether the logits are too many to be kept: then :meth:`streamed` takes the place of :meth:`logits`."""
-        labels = self.rows.target.ndim == 1 and self.rows.fold is None
-        return labels and len(self.rows) * self.spec.n_classes > WHOLE_LOGITS and _is_head_alone(self.spec)
-
-    def streamed(self, parameters: Parameters, flat: Tensor, table: Tensor | None) -> HeldOutScores:
-        """Return the scores of the held-out rows at any temperature, with bounded memory."""
-        effective = parameters.effective(flat, table)
-        which = scored_rows(len(self.rows), self.spec.n_classes)
-        rows = self.rows if len(which) == len(self.rows) else self.rows.take(which)
-        inputs = head_input_blocks(self.spec, effective, rows)
-        blocks = [Block(x, rows.target[start : start + x.shape[1]]) for start, x in inputs]
-        last = f"layers.{self.spec.n_layers - 1}"
-        head = effective[f"{last}.weight"], effective[f"{last}.bias"]
-        return HeldOutScores.of(self.spec, head, blocks, rows.weight.cpu().numpy().astype(np.float64))
-
-    def logits(self, parameters: Parameters, flat: Tensor, table: Tensor | None) -> np.ndarray:
-        """Return the logits of the held-out rows, of members that did not train on them."""
-        effective = parameters.effective(flat, table)
-        rows = self.rows
-        if rows.fold is None or rows.member_fold is None:
-            mine = np.arange(len(rows))[self.communicator.part(len(rows))]
-            found = network_logits(self.spec, effective, rows, mine, self.chunk_rows)
-            return self.communicator.all_gather_array(found)
-        out = np.empty((len(rows), self.spec.n_classes))
-        fold = rows.fold.cpu().numpy()
-        member_fold = rows.member_fold.cpu().numpy()
-        for k in np.unique(member_fold):
-            members = np.flatnonzero(member_fold == k)
-            beside = len(members) == members[-1] - members[0] + 1  # then no copy is made
-            which = slice(int(members[0]), int(members[-1]) + 1) if beside else members.tolist()
-            spec, params = member_subset(self.spec, effective, which)
-            chosen = np.flatnonzero(fold == k)
-            out[chosen] = network_logits(spec, params, rows, chosen, self.chunk_rows)
-        return out
-
-    def score(self, parameters: Parameters, flat: Tensor, table: Tensor | None) -> dict[str, float]:
-        """Return the scores of one epoch, as the history names them."""
-        if self.is_streamed:
-            scores = self.streamed(parameters, flat, table)
-            beta = scores.inverse_temperature()
-            found = scores.summary(beta)
-            return {
-                "validation_log_loss": found["log_loss"],
-                "inverse_temperature": beta,
-                "validation_accuracy": found["accuracy"],
-            }
-        logits = self.logits(parameters, flat, table)
-        labels, weight = self.rows.target.cpu().numpy(), self.rows.weight.cpu().numpy()
-        known = _known_rows(self.rows)
-        if known is not None:
-            logits, labels, weight = logits[known], labels[known], weight[known]
-        if not np.isfinite(logits).all():
-            raise TrainingDivergedError(
-                "the logits of the validation rows are not finite",
-                hint="Look for huge numbers among the features (features='auto' scales them) or lower learning_rate.",
-            )
-        if labels.ndim == 2:
-            return {
-                "validation_log_loss": float(soft_cross_entropy(logits, labels, sample_weight=weight)),
-                "validation_accuracy": float(np.average(logits.argmax(1) == labels.argmax(1), weights=weight)),
-            }
-        loss, inverse_temperature = held_out_log_loss_after_temperature(logits, labels, weight)
-        accuracy = float(np.average(logits.argmax(1) == labels, weights=weight))
-        return {
-            "validation_log_loss": loss,
-            "inverse_temperature": inverse_temperature,
-            "validation_accuracy": accuracy,
-        }
-
-
-def _is_head_alone(spec: NetworkSpec) -> bool:
-    """Whether the last layer takes nothing but the outputs of the one below: no sparse block of its own."""
-    return spec.n_layers > 1 or not spec.n_sparse
-
-
-def head_input_blocks(
-    spec: NetworkSpec, params: dict[str, Tensor], rows: Rows, n_rows: int = 512
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield (first row, what the last layer takes) of blocks of rows."""
-    import torch
-
-    below = {name: value for name, value in params.items() if not name.startswith(f"layers.{spec.n_layers - 1}.")}
-    dtype = params["layers.0.bias"].dtype
-    arrays = {name: value.cpu().numpy() for name, value in below.items()} if rows.sparse is not None else {}
-    for start in range(0, len(rows), n_rows):
-        dense = rows.dense[start : start + n_rows].to(dtype)
-        if rows.scale != 1.0:
-            dense = dense * rows.scale
-        if rows.sparse is None:
-            yield start, head_inputs(spec, below, dense)
-        else:  # SciPy multiplies sparse rows as they are
-            x = head_inputs(spec, arrays, dense.cpu().numpy(), rows.sparse[start : start + n_rows])
-            yield start, torch.from_numpy(x).to(rows.dense.device)
-
-
-def _known_rows(rows: Rows) -> np.ndarray | None:
-    """Rows that no member holds out (of a class with one row, say) are not validated; None where all are."""
-    if rows.fold is None or rows.member_fold is None:
-        return None
-    known = np.isin(rows.fold.cpu().numpy(), rows.member_fold.cpu().numpy())
-    return None if known.all() else known
-
-
-def member_subset(
-    spec: NetworkSpec, params: dict[str, Tensor], members: list[int] | slice
-) -> tuple[NetworkSpec, dict[str, Tensor]]:
-    """Return the network of some of the members."""
-    out: dict[str, Tensor] = {}
-    for name, value in params.items():
-        if name.startswith("layers."):
-            out[name] = value[members]
-        elif name == "sparse.weight":
-            out[name] = value.view(value.shape[0], spec.n_members, -1)[:, members].flatten(1)
-        else:
-            out[name] = value
-    return replace(spec, n_members=len(out["layers.0.weight"])), out
-
-
-def network_logits(
-    spec: NetworkSpec,
-    params: dict[str, Tensor],
-    rows: Rows,
-    chosen: np.ndarray | None = None,
-    chunk_rows: int = 4096,
-) -> np.ndarray:
-    """Return the logits of some rows (of all where none are chosen), members combined, float64."""
-    import torch
-
-    if chosen is None:
-        chosen = np.arange(len(rows))
-
-    out = np.empty((len(chosen), spec.n_classes))
-    arrays = {name: value.cpu().numpy() for name, value in params.items()} if rows.sparse is not None else {}
-    dtype = params["layers.0.weight"].dtype
-    for start in range(0, len(chosen), chunk_rows):
-        part = chosen[start : start + chunk_rows]
-        dense = rows.dense.index_select(0, torch.from_numpy(part).to(rows.dense.device)).to(dtype)
-        if rows.scale != 1.0:
-            dense = dense.mul_(rows.scale)
-        if rows.sparse is None:
-            out[start : start + len(part)] = forward(spec, params, dense).cpu().numpy()
-        else:  # SciPy multiplies sparse rows as they are; torch's CSR tensors are in beta and say so
-            out[start : start + len(part)] = forward(spec, arrays, dense.cpu().numpy(), rows.sparse[part])
-    return out
-
-
-def scaled_spec(spec: NetworkSpec, parametrization: str) -> ScaledSpec:
-    """Return the scales of a parametrisation: ``"ntk"`` (a rate for every width) or ``"standard"`` (PyTorch's)."""
-    if parametrization == "standard":
-        return ScaledSpec(spec)
-    scales = {}
-    for i, inputs in enumerate(spec.layer_sizes[:-1]):
-        scales[f"layers.{i}.weight"] = 1 / math.sqrt(max(inputs, 1))
-        scales[f"layers.{i}.bias"] = 0.1
-    for name in ("frequency", "phase", "weight"):
-        scales[f"embedding.{name}"] = 0.1
-    return ScaledSpec(spec, scales)

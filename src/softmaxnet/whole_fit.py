@@ -20,7 +20,7 @@ from softmaxnet.fitted import (
 )
 from softmaxnet.full_batch import minimise
 from softmaxnet.recipe import Plan
-from softmaxnet.training import network_logits
+from softmaxnet.validation import network_logits
 
 __all__ = ["fit_full_batch", "fit_then_all", "regression_plan"]
 
