@@ -61,9 +61,9 @@ def network_of(kind: str, widths: tuple[int, ...], rows: Any) -> Any:
     import numpy as np
     import torch
 
-    from softmaxnet.backward import Parameters, scaled_spec
     from softmaxnet.head_plan import HeadPlan
     from softmaxnet.network import NetworkSpec
+    from softmaxnet.parameters import Parameters, scaled_spec
 
     spec = NetworkSpec(
         n_dense=30,

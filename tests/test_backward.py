@@ -10,8 +10,10 @@ import scipy.sparse
 
 torch = pytest.importorskip("torch")
 
-from softmaxnet.backward import BackwardPass, Parameters, ScaledSpec, SparseBatch
+from softmaxnet.backward import BackwardPass
+from softmaxnet.batches import SparseBatch
 from softmaxnet.network import ACTIVATIONS, NetworkSpec, member_logits
+from softmaxnet.parameters import Parameters, ScaledSpec
 
 
 def make_parameters(spec: NetworkSpec, seed: int = 0, scaled: bool = True) -> Parameters:
@@ -148,8 +150,8 @@ def test_dropout_gradient_is_the_derivative_of_the_masked_loss(activation):
 
 def test_dropout_keeps_the_expected_output():
     """Outputs that stay are scaled up by exactly what the drawn rate takes away."""
-    from softmaxnet.backward import _keep_scale, _mask_pool
+    from softmaxnet.dropout import _mask_pool, keep_scale
 
     keep = _mask_pool(0.15, 400_000, (0, 0), "cpu").double().mean().item()
-    assert keep * _keep_scale(0.15) == pytest.approx(1.0, abs=0.003)
+    assert keep * keep_scale(0.15) == pytest.approx(1.0, abs=0.003)
     assert keep == pytest.approx(0.85, abs=0.004)

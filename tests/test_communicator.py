@@ -8,7 +8,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from simulated_ranks import Simulated, on_ranks
-from softmaxnet.backward import Parameters, scaled_spec
 from softmaxnet.batches import Rows
 from softmaxnet.communicator import Alone, bytes_sent
 from softmaxnet.data_parallel import step_bytes
@@ -16,6 +15,7 @@ from softmaxnet.errors import DataError, UsageError
 from softmaxnet.head_plan import HeadPlan
 from softmaxnet.head_shards import shard_bytes
 from softmaxnet.network import NetworkSpec
+from softmaxnet.parameters import Parameters, scaled_spec
 from softmaxnet.processes import Place, joined, place_of
 from softmaxnet.training import Schedule, train
 from softmaxnet.validation import Validator

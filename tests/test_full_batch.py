@@ -15,11 +15,11 @@ from sklearn.linear_model import LogisticRegression
 torch = pytest.importorskip("torch")
 
 import softmaxnet.full_batch
-from softmaxnet.backward import Parameters, scaled_spec
 from softmaxnet.batches import Rows
 from softmaxnet.errors import TrainingDivergedError
 from softmaxnet.full_batch import _Objective, minimise
 from softmaxnet.network import NetworkSpec
+from softmaxnet.parameters import Parameters, scaled_spec
 
 
 def make_rows(X, labels, weight=None, sparse=None) -> Rows:

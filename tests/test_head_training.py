@@ -7,10 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from softmaxnet.backward import BackwardPass, Parameters, scaled_spec
+from softmaxnet.backward import BackwardPass
 from softmaxnet.head_plan import HeadPlan
 from softmaxnet.network import NetworkSpec
 from softmaxnet.optimizer import Optimizer
+from softmaxnet.parameters import Parameters, scaled_spec
 
 N, D, K = 24, 6, 41
 

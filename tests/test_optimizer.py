@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from softmaxnet.backward import Parameters, ScaledSpec, TableGradient
+from softmaxnet.backward import TableGradient
 from softmaxnet.network import NetworkSpec
 from softmaxnet.optimizer import ADAGRAD_EPSILON, Optimizer, learning_rate_factor
+from softmaxnet.parameters import Parameters, ScaledSpec
 
 
 def make_parameters(dtype=torch.float64, n_sparse: int = 0, seed: int = 0) -> Parameters:

@@ -11,11 +11,11 @@ torch = pytest.importorskip("torch")
 
 import softmaxnet.full_batch
 import softmaxnet.regression
-from softmaxnet.backward import Parameters, scaled_spec
 from softmaxnet.batches import Rows
 from softmaxnet.errors import TrainingDivergedError
 from softmaxnet.full_batch import FIRST_ITERATIONS, _Objective, minimise, remaining_gain
 from softmaxnet.network import NetworkSpec
+from softmaxnet.parameters import Parameters, scaled_spec
 from softmaxnet.regression import Coordinates, DenseRegression, sample
 
 WEIGHT_DECAY = 1e-4

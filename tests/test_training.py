@@ -14,12 +14,12 @@ import scipy.sparse
 torch = pytest.importorskip("torch")
 
 import softmaxnet.batches
-from softmaxnet.backward import Parameters, ScaledSpec, scaled_spec
 from softmaxnet.batches import Rows, window_batches
 from softmaxnet.data.epoch_plan import batch_bounds, epoch_order
 from softmaxnet.errors import TrainingDivergedError
 from softmaxnet.network import NetworkSpec
 from softmaxnet.optimizer import Optimizer, learning_rate_factor
+from softmaxnet.parameters import Parameters, ScaledSpec, scaled_spec
 from softmaxnet.softmax import cross_entropy
 from softmaxnet.training import Schedule, train
 from softmaxnet.validation import Validator, network_logits

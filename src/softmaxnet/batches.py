@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from softmaxnet.backward import SparseBatch
 from softmaxnet.communicator import Alone, Communicator
 from softmaxnet.data.epoch_plan import epoch_order
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     import scipy.sparse
     from torch import Tensor
 
-__all__ = ["Batch", "Feed", "MemoryFeed", "Rows", "batch_of", "shifted", "window_batches"]
+__all__ = ["Batch", "Feed", "MemoryFeed", "Rows", "SparseBatch", "batch_of", "shifted", "window_batches"]
 
 ALONE = Alone()
 
@@ -29,6 +28,16 @@ Batch: TypeAlias = "tuple[Tensor, SparseBatch | None, Tensor, Tensor]"
 """(dense, sparse, target, weight), as ``BackwardPass`` takes them."""
 
 WINDOW_BYTES = 64 << 20
+
+
+@dataclass
+class SparseBatch:
+    """The rows of a sparse block as three tensors (CSR), with their transpose for the gradient made on demand."""
+
+    offsets: Tensor  # (n_rows + 1,), int64
+    indices: Tensor  # (n_nonzero,), int64
+    values: Tensor  # (n_nonzero,), floating
+    first_entry: int = 0  # entries of the whole batch before these, where other processes have other rows of it
 
 
 @dataclass
@@ -67,14 +76,24 @@ class Rows:
         """Return some of the rows: views of them for a slice, where they are not sparse."""
         import torch
 
-        place: Any = which if isinstance(which, slice) else torch.from_numpy(which).to(self.dense.device)
+        if isinstance(which, slice):
+
+            def chosen(tensor: Tensor) -> Tensor:
+                return tensor[which]
+
+        else:
+            place = torch.from_numpy(which).to(self.dense.device)
+
+            def chosen(tensor: Tensor) -> Tensor:
+                return tensor.index_select(0, place)  # copies whole rows: several times faster than tensor[place]
+
         return replace(
             self,
-            dense=self.dense[place],
-            target=self.target[place],
-            weight=self.weight[place],
+            dense=chosen(self.dense),
+            target=chosen(self.target),
+            weight=chosen(self.weight),
             sparse=None if self.sparse is None else self.sparse[which],
-            fold=None if self.fold is None else self.fold[place],
+            fold=None if self.fold is None else chosen(self.fold),
         )
 
 
@@ -140,16 +159,16 @@ def window_batches(
     in the given order, or as they are. Of several processes each gets its part of every batch.
     """
     start, stop = window[0][0], window[-1][1]
-    if order is None:
-        gathered = rows.take(slice(start, stop))
-    else:
-        gathered = rows.take(order[start:stop])
+    gathered = rows.take(slice(start, stop) if order is None else order[start:stop])
     share = 1 / divisor if divisor is not None else len(window) / (stop - start)
+    gathered.weight = gathered.weight * share
     for lower, upper in window:
-        yield batch_of(gathered, slice(lower - start, upper - start), buffer, share, communicator)
+        yield batch_of(gathered, slice(lower - start, upper - start), buffer, communicator=communicator)
 
 
-def batch_of(rows: Rows, part: slice, buffer: Tensor, share: float, communicator: Communicator = ALONE) -> Batch:
+def batch_of(
+    rows: Rows, part: slice, buffer: Tensor, *, share: float = 1.0, communicator: Communicator = ALONE
+) -> Batch:
     """Return some rows as a batch, in views where nothing has to be converted, their weights times ``share``.
 
     Of several processes each gets its part of the batch.
@@ -163,7 +182,9 @@ def batch_of(rows: Rows, part: slice, buffer: Tensor, share: float, communicator
         x = buffer[: part.stop - part.start].copy_(x)
         if rows.scale != 1.0:
             x.mul_(rows.scale)
-    w = rows.weight[part] * share
+    w = rows.weight[part]
+    if share != 1.0:
+        w = w * share
     if rows.fold is not None and rows.member_fold is not None:
         w = _member_weights(w, rows.fold[part], rows.member_fold)
     sparse = None if rows.sparse is None else _sparse_batch(rows.sparse, first, part, rows.weight.dtype)

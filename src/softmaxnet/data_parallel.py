@@ -24,10 +24,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from softmaxnet.backward import MESSAGES, BackwardPass, Parameters, Part, TableGradient
+from softmaxnet.backward import MESSAGES, BackwardPass, TableGradient
 from softmaxnet.communicator import Communicator, bytes_sent
+from softmaxnet.dropout import Part
 from softmaxnet.errors import UsageError
 from softmaxnet.head_shards import moves_fewer_bytes
+from softmaxnet.parameters import Parameters
 
 if TYPE_CHECKING:
     from torch import Tensor

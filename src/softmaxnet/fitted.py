@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxnet.backward import Parameters, scaled_spec
 from softmaxnet.batches import Rows
 from softmaxnet.calibration import Calibration, fit_calibration
 from softmaxnet.features.encoded import Encoded
@@ -21,6 +20,7 @@ from softmaxnet.features.pictures import picture_shape
 from softmaxnet.head_plan import HeadPlan, plan_head
 from softmaxnet.network import NetworkSpec
 from softmaxnet.optimizer import Optimizer
+from softmaxnet.parameters import Parameters, scaled_spec
 from softmaxnet.recipe import Plan
 from softmaxnet.softmax import log_softmax
 from softmaxnet.training import Schedule

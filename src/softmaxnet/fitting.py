@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxnet.backward import Parameters
 from softmaxnet.batches import Feed, Rows
 from softmaxnet.calibration import Calibration
 from softmaxnet.checkpoint import Checkpoints, arrays_digest
@@ -38,6 +37,7 @@ from softmaxnet.fitted import (
     spec_of,
 )
 from softmaxnet.network import NetworkSpec
+from softmaxnet.parameters import Parameters
 from softmaxnet.recipe import Plan
 from softmaxnet.training import TrainingResult, train
 from softmaxnet.validation import Validator

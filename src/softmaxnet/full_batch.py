@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxnet.backward import BackwardPass, Parameters
+from softmaxnet.backward import BackwardPass
 from softmaxnet.batches import Rows, window_batches
 from softmaxnet.errors import TrainingDivergedError
+from softmaxnet.parameters import Parameters
 from softmaxnet.regression import Coordinates, DenseRegression, sample
 
 if TYPE_CHECKING:

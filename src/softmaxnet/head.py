@@ -72,13 +72,15 @@ def _softmax_head(z: Tensor, target: Tensor, weight: Tensor, smoothing: float) -
     n_classes = z.shape[-1]
     if target.ndim == 1:
         index = target.expand(z.shape[0], -1).unsqueeze(-1)
-        at_target = z.gather(-1, index).squeeze(-1).double()
+        torch.log_softmax(z, -1, out=z)
+        at_target = z.gather(-1, index).squeeze(-1)
         if smoothing:
-            at_target = (1 - smoothing) * at_target + smoothing * z.mean(-1, dtype=torch.float64)
-        loss = (weight * (log_sum_exp_(z) - at_target)).sum()
-        z.mul_(weight.unsqueeze(-1))
+            at_target = (1 - smoothing) * at_target + smoothing * z.mean(-1)
+        loss = (weight * at_target).sum(dtype=torch.float64).neg_()
+        column = weight.unsqueeze(-1)
+        z.exp_().mul_(column)
         # The correction enters after the product with the weight, never through a rounded p - 1.
-        z.scatter_add_(-1, index, (-(1 - smoothing) * weight).unsqueeze(-1))
+        z.scatter_add_(-1, index, column.mul(smoothing - 1))
         if smoothing:
             z.sub_((smoothing / n_classes) * weight.unsqueeze(-1))
         return loss

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from softmaxnet.backward import Parameters
+    from softmaxnet.parameters import Parameters
 
 __all__ = ["BestWeights"]
 

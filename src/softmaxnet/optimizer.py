@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from softmaxnet.backward import Parameters, TableGradient
+    from softmaxnet.backward import TableGradient
+    from softmaxnet.parameters import Parameters
 
 __all__ = ["Optimizer", "learning_rate_factor"]
 
@@ -96,16 +97,18 @@ class Optimizer:
         :meth:`update_classes`.
         """
         parameters = self.parameters
-        body = slice(0, parameters.n_body)
         if self.weight_decay:
             parameters.flat[: parameters.n_decayed].mul_(1 - rate * self.weight_decay)
-        self.count += 1  # the fused kernel reads the count and leaves counting to its caller
-        self._adam(rate, 1.0, parameters.flat[body], gradient[body], self.first[body], self.second[body], self.count)
+        self.n_steps += 1
+        self.count.fill_(self.n_steps)  # the fused kernel reads the count and leaves counting to its caller
+        theta, first, second = parameters.flat, self.first, self.second
+        if parameters.by_class:
+            theta, first, second = (numbers[: parameters.n_body] for numbers in (theta, first, second))
+        self._adam(rate, 1.0, theta, gradient[: len(theta)], first, second, self.count)
         if parameters.by_class and gradient.numel() > parameters.n_body:
             d_weight, d_bias = parameters.head_of(gradient)
             for member in range(d_weight.shape[0]):
                 self._update_head(rate, member, 0, d_weight.shape[1], d_weight[member], d_bias[member], self.count)
-        self.n_steps += 1
         if table_gradient is not None:
             self._step_table(rate * self.table_rate, table_gradient)
         if self.average is not None and self.average_power is not None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from softmaxnet.backward import Parameters
+    from softmaxnet.parameters import Parameters
 
     Floats = NDArray[np.float64]
 

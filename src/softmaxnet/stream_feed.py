@@ -84,7 +84,8 @@ class StreamFeed:
         try:
             for start, stop in bounds:
                 rows, first = self._rows_from(epoch, start, stop)
-                yield batch_of(rows, slice(start - first, stop - first), buffer, 1 / (stop - start), self.communicator)
+                part, share = slice(start - first, stop - first), 1 / (stop - start)
+                yield batch_of(rows, part, buffer, share=share, communicator=self.communicator)
                 if self.on_rows is not None:
                     self.on_rows(epoch, stop)
             finished = True

@@ -21,16 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxnet.backward import BackwardPass, Parameters, drop_tokens
+from softmaxnet.backward import BackwardPass
 from softmaxnet.batches import Batch, Feed, MemoryFeed, Rows, shifted
 from softmaxnet.checkpoint import Checkpoint, Checkpoints
 from softmaxnet.communicator import Alone, Communicator
 from softmaxnet.data.epoch_plan import batch_bounds
 from softmaxnet.data_parallel import Exchange, spreads_classes
+from softmaxnet.dropout import drop_tokens
 from softmaxnet.errors import TrainingDivergedError, UsageError
 from softmaxnet.head_pass import Update
 from softmaxnet.kept_weights import BestWeights
 from softmaxnet.optimizer import Optimizer, learning_rate_factor
+from softmaxnet.parameters import Parameters
 from softmaxnet.validation import Validator
 
 if TYPE_CHECKING:
@@ -350,11 +352,12 @@ class _Run:
             part = self.exchange.part(*self.bounds[drawn % len(self.bounds)])
             loss = self.backward(dense, target, weight, sparse, key, part, self._head_update(rate))
             loss = self.exchange.sum(loss, self.deadline is not None and time.monotonic() >= self.deadline)
-        if not _is_finite(loss, self.backward):
+        lost = float(loss.item())
+        if not (math.isfinite(lost) and _is_finite(self.backward.gradient)):
             return math.nan
         self.last_rate = rate
         self.optimizer.step(rate, self.backward.gradient, self.backward.table_gradient)
-        return float(loss.item())
+        return lost
 
     def _head_update(self, rate: float) -> Update:
         """Return what uses up the gradients of a head by classes, tile by tile."""
@@ -373,15 +376,12 @@ class _Run:
         return all(bool(torch.isfinite(part).all()) for part in parts)
 
 
-def _is_finite(loss: Tensor, backward: BackwardPass) -> bool:
-    """Whether loss and gradient are finite: looked at before the update, so that the weights stay so."""
+def _is_finite(gradient: Tensor) -> bool:
+    """Whether a gradient is finite: looked at before the update, so that the weights stay so."""
     import torch
 
-    gradient = backward.gradient
-    if math.isfinite(torch.dot(gradient, gradient).add_(loss).item()):
-        return True
-    # A sum of squares may overflow where no gradient does.
-    return bool(torch.isfinite(loss)) and bool(torch.isfinite(gradient).all())
+    # A sum of squares is one quick pass, but it may overflow where no number does.
+    return math.isfinite(torch.dot(gradient, gradient).item()) or bool(torch.isfinite(gradient).all())
 
 
 class _Backup:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from softmaxnet.backward import Parameters
 from softmaxnet.batches import Rows
 from softmaxnet.calibration import held_out_log_loss_after_temperature
 from softmaxnet.communicator import Alone, Communicator
 from softmaxnet.errors import TrainingDivergedError
 from softmaxnet.held_out import Block, HeldOutScores, scored_rows
 from softmaxnet.network import NetworkSpec, forward, head_inputs
+from softmaxnet.parameters import Parameters
 from softmaxnet.softmax import soft_cross_entropy
 
 if TYPE_CHECKING:
