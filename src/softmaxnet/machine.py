@@ -74,12 +74,16 @@ def worthwhile_threads(n_jobs: int | None, operations_per_step: float) -> int:
 
 @contextmanager
 def limited_threads(n_threads: int) -> Iterator[None]:
-    """Run with ``n_threads`` threads in PyTorch and in the BLAS of NumPy and SciPy; put the former numbers back."""
+    """Run with ``n_threads`` threads in PyTorch and one in the BLAS of NumPy and SciPy; put the former numbers back.
+
+    What is large goes through PyTorch. OpenBLAS's threads spin on for a tenth of a second after each product, and take
+    the cores from PyTorch's: softmax regression by SciPy's L-BFGS took twice as long for it.
+    """
     import torch
     from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
-    with threadpool_limits(n_threads):
+    with threadpool_limits({"blas": 1, "openmp": n_threads}):
         torch.set_num_threads(n_threads)
         try:
             yield
