@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from softmaxnet.backward import BackwardPass
 from softmaxnet.batches import SparseBatch
+from softmaxnet.dropout import hidden_masks
 from softmaxnet.network import ACTIVATIONS, NetworkSpec, member_logits
 from softmaxnet.parameters import Parameters, ScaledSpec
 
@@ -150,8 +151,7 @@ def test_dropout_gradient_is_the_derivative_of_the_masked_loss(activation):
 
 def test_dropout_keeps_the_expected_output():
     """Outputs that stay are scaled up by exactly what the drawn rate takes away."""
-    from softmaxnet.dropout import _mask_pool, keep_scale
-
-    keep = _mask_pool(0.15, 400_000, (0, 0), "cpu").double().mean().item()
-    assert keep * keep_scale(0.15) == pytest.approx(1.0, abs=0.003)
-    assert keep == pytest.approx(0.85, abs=0.004)
+    masks = hidden_masks(0.15, NetworkSpec(3, 0, 2, (500, 300)), 500, (0, 0), None, torch.zeros(1)).double()
+    assert masks.shape == (400_000,)
+    assert masks.mean().item() == pytest.approx(1.0, abs=0.003)
+    assert (masks > 0).double().mean().item() == pytest.approx(0.85, abs=0.004)

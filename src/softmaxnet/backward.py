@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from softmaxnet.batches import SparseBatch
 from softmaxnet.communicator import Communicator
-from softmaxnet.dropout import Part, hidden_masks, keep_scale
+from softmaxnet.dropout import Part, hidden_masks
 from softmaxnet.embedding_pass import EmbeddingPass
 from softmaxnet.head import loss_and_gradient
 from softmaxnet.head_pass import HeadPass, Update
@@ -255,7 +255,7 @@ class BackwardPass:
             x = x.expand(spec.n_members, -1, -1)
         inputs = [x]
         masks: list[Tensor | None] = []
-        pool = hidden_masks(self.dropout, spec, n, *drawn, x.device) if self.dropout else None
+        pool = hidden_masks(self.dropout, spec, n, *drawn, like=x) if self.dropout else None
         for i, layer in enumerate(layers):
             layer.forward(x)
             if i == 0 and sparse is not None:
@@ -266,8 +266,7 @@ class BackwardPass:
             layer.activate(x)
             mask = None
             if pool is not None:
-                keep, pool = pool[: x.numel()].view(x.shape), pool[x.numel() :]
-                mask = keep.to(self.dtype).mul_(keep_scale(self.dropout))
+                mask, pool = pool[: x.numel()].view(x.shape), pool[x.numel() :]
                 x.mul_(mask)
             masks.append(mask)
             inputs.append(x)
