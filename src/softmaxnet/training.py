@@ -369,19 +369,18 @@ class _Run:
 
     def _weights_are_finite(self) -> bool:
         """Whether the last update, which no later loss has seen, left numbers."""
-        import torch
-
         kept = (self.parameters.flat, self.parameters.table, self.optimizer.average)
-        parts = (part for tensor in kept if tensor is not None for part in torch.split(tensor.view(-1), FINITE_NUMBERS))
-        return all(bool(torch.isfinite(part).all()) for part in parts)
+        return all(_is_finite(tensor.view(-1)) for tensor in kept if tensor is not None)
 
 
-def _is_finite(gradient: Tensor) -> bool:
-    """Whether a gradient is finite: looked at before the update, so that the weights stay so."""
+def _is_finite(numbers: Tensor) -> bool:
+    """Whether all numbers of a vector are finite: of a gradient before the update, so that the weights stay so."""
     import torch
 
     # A sum of squares is one quick pass, but it may overflow where no number does.
-    return math.isfinite(torch.dot(gradient, gradient).item()) or bool(torch.isfinite(gradient).all())
+    if math.isfinite(torch.dot(numbers, numbers).item()):
+        return True
+    return all(bool(torch.isfinite(part).all()) for part in torch.split(numbers, FINITE_NUMBERS))
 
 
 class _Backup:
