@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import unicodedata
 from pathlib import Path
@@ -19,29 +18,6 @@ from softmaxnet.model_file import load_model
 
 QUICK = ("--hidden-layer-sizes", "none", "--weight-decay", "0.01", "--seed", "0", "--quiet")
 TEXTS = ["good film", "bad film", "really good", "really bad", "very good indeed", "very bad indeed"]
-
-
-class Ran:
-    """What one run of the command line left."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    def rows(self) -> list[dict[str, str]]:
-        """Return the lines of CSV."""
-        return list(csv.DictReader(io.StringIO(self.out)))
-
-
-@pytest.fixture
-def sm(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Return a function that runs the command line in this process."""
-
-    def run(*arguments: object) -> Ran:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
 
 
 def people(n_rows: int, seed: int = 0) -> list[list[str]]:

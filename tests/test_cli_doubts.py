@@ -154,18 +154,23 @@ def test_labels_that_have_nothing_to_do_with_the_columns(sm, tmp_path):
 # --- the plan ---------------------------------------------------------------------------------------------------
 
 
-def test_dry_run_says_that_softmax_regression_may_win(sm, tmp_path):
-    """The layers shown are those of a network that is kept only where it is better."""
+def test_dry_run_says_what_will_be_compared(sm, tmp_path):
+    """The layers shown are those of networks that are compared with softmax regression and with bins."""
     result = sm("fit", numbers(tmp_path / "t.csv"), "--target", "y", "--dry-run")
-    assert "softmax regression is tried first" in result.out
+    assert (
+        "compared by held-out log loss: softmax regression, these networks, as many that see numbers in bins"
+    ) in result.out
 
 
-def test_fit_says_which_of_the_two_was_kept(sm, tmp_path):
-    """The line after the scores says what the model file says: networks or softmax regression."""
+def test_fit_says_what_was_kept_of_what_was_compared(sm, tmp_path):
+    """The line after the scores says what the model file says: networks, with or without bins, softmax regression."""
     told = ("--target", "y", "-o", tmp_path / "m", "--max-epochs", 3, "--seed", 0)
     result = sm("fit", numbers(tmp_path / "t.csv"), *told)
-    hidden = load_model(tmp_path / "m").spec.hidden_layer_sizes
-    assert ("kept: networks" if hidden else "kept: softmax regression") in result.err
+    model = load_model(tmp_path / "m")
+    kept = model.settings["mixture"]
+    assert f"kept: {', '.join(kept)}\n" in result.err
+    assert any("network" in words for words in kept) == bool(model.spec.hidden_layer_sizes)
+    assert any(words.endswith("with bins") for words in kept) == (model.encoder.bins is not None)
 
 
 def test_a_calibration_without_rows_to_fit_it_to_is_told(sm, tmp_path):

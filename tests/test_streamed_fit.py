@@ -425,29 +425,6 @@ def test_kill_9_at_random_moments_of_a_streamed_fit(folder: Path, tmp_path: Path
 # --- the command line -------------------------------------------------------------------------------------------
 
 
-class Ran:
-    """What one run of the command line left."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    def rows(self) -> list[dict[str, str]]:
-        """Return the lines of CSV."""
-        return list(csv.DictReader(io.StringIO(self.out)))
-
-
-@pytest.fixture
-def sm(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Return a function that runs the command line in this process."""
-
-    def run(*arguments: object) -> Ran:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
-
-
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read files in blocks of 8 KiB and of 300 rows."""

@@ -104,7 +104,7 @@ def fit_compared(
     if (folds < 0).all():
         return _fit_lone_rows(examples, n_classes, plan, seed, on_epoch)
     candidates: list[Candidate] = []
-    if plan.solver == "lbfgs" or plan.race_regression:
+    if plan.solver == "lbfgs" or plan.compare_regression:
         alone = on_epoch if plan.solver == "lbfgs" else None
         try:
             candidates.append(cross_validated_regression(examples.blind(), n_classes, plan, folds, clock, alone))
@@ -150,7 +150,7 @@ def _views(examples: Examples, plan: Plan) -> list[Examples]:
 
 def _fit_lone_rows(examples: Examples, n_classes: int, plan: Plan, seed: int, on_epoch: OnEpoch | None) -> Fitted:
     """Fit rows each of which is a class of its own: nothing can be held out."""
-    if plan.solver == "lbfgs" or plan.race_regression:
+    if plan.solver == "lbfgs" or plan.compare_regression:
         decay = plan.weight_decay if plan.solver == "lbfgs" else None
         regression = regression_plan(plan, decay or LONE_ROWS_PENALTY / float(examples.weight.sum()))
         return fit_full_batch(examples.blind(), n_classes, regression, None, on_epoch, seed=seed)
@@ -213,8 +213,9 @@ def _merged(candidates: list[Candidate], examples: Examples, plan: Plan) -> Fitt
     mixture = best_mixture(candidates, examples.target, examples.weight)
     last = candidates[-1].fitted
     if len(mixture.parts) == 1 and mixture.parts[0][0].is_regression:
-        stopped = last.stopped_by if last.stopped_by in INTERRUPTED else mixture.parts[0][0].fitted.stopped_by
-        return replace(mixture.parts[0][0].fitted, stopped_by=stopped)
+        regression = mixture.parts[0][0].fitted
+        stopped = last.stopped_by if last.stopped_by in INTERRUPTED else regression.stopped_by
+        return replace(regression, plan=replace(regression.plan, mixture=mixture.words), stopped_by=stopped)
     spec, params, sees_bins = joined(mixture, examples.bins or slice(0, 0))
     rows = examples.take(mixture.held_out)
     calibration = calibrated_on(mixture.log_proba, rows, plan)
@@ -222,7 +223,7 @@ def _merged(candidates: list[Candidate], examples: Examples, plan: Plan) -> Fitt
         spec,
         params,
         calibration,
-        replace(plan, n_members=spec.n_members),
+        replace(plan, n_members=spec.n_members, mixture=mixture.words),
         _history(mixture),
         metrics_on(calibration.transform(mixture.log_proba), rows),
         sum(len(part.fitted.history) for part, _ in mixture.parts if not part.is_regression),

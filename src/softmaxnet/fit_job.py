@@ -257,7 +257,7 @@ def without_folds(plan: Plan) -> Plan:
     """Return the plan with one network that a later fit can go on from, in place of members with a fold each."""
     if plan.validation != "folds":
         return plan
-    return replace(plan, validation="none" if plan.solver == "lbfgs" else "holdout", race_regression=False)
+    return replace(plan, validation="none" if plan.solver == "lbfgs" else "holdout", compare_regression=False)
 
 
 def progress(max_epochs: int, then: OnEpoch | None) -> OnEpoch:

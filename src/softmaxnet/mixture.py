@@ -25,8 +25,8 @@ __all__ = ["Candidate", "Mixture", "best_mixture", "joined", "regression_as_memb
 
 CARRIES_LOGITS = ("relu", "silu", "gelu")
 """Activations f with f(z) - f(-z) = z."""
-REGRESSION_SHARES = (0.0, 0.5, 1.0)
-"""What softmax regression may weigh beside networks, in networks of ten members."""
+REGRESSION_SHARES = (0.5, 1.0)
+"""What softmax regression may weigh beside networks, each of which weighs 1."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,18 @@ class Mixture:
     held_out: NDArray[np.bool_]
     loss: float
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Each part in words."""
+        return tuple(_words(part, share, is_alone=len(self.parts) == 1) for part, share in self.parts)
+
+
+def _words(part: Candidate, share: float, *, is_alone: bool) -> str:
+    if part.is_regression:
+        return "softmax regression" if is_alone else f"softmax regression with a share of {share:g}"
+    n = part.fitted.spec.n_members
+    return f"{n} network{'s' if n > 1 else ''} {'with' if part.sees_bins else 'without'} bins"
+
 
 def best_mixture(candidates: Sequence[Candidate], labels: NDArray[np.int64], weight: NDArray[np.float64]) -> Mixture:
     """Return the mixture with the lowest held-out log loss, the first of those that are equal.
@@ -90,14 +102,14 @@ def _combinations(candidates: Sequence[Candidate]) -> Iterator[tuple[tuple[Candi
             yield tuple((network, 1.0) for network in chosen)
             for regression in regressions:
                 if can_join(regression.fitted, chosen[0].fitted.spec):
-                    for share in REGRESSION_SHARES[1:]:
+                    for share in REGRESSION_SHARES:
                         yield (*((network, 1.0) for network in chosen), (regression, share))
 
 
 def _mixed(
     parts: tuple[tuple[Candidate, float], ...], labels: NDArray[np.int64], weight: NDArray[np.float64]
 ) -> Mixture:
-    held_out = np.all([np.isfinite(part.log_proba[:, 0]) | np.isneginf(part.log_proba[:, 0]) for part, _ in parts], 0)
+    held_out = ~np.any([np.isnan(part.log_proba[:, 0]) for part, _ in parts], axis=0)
     total = sum(share for _, share in parts)
     terms = [part.log_proba[held_out] + np.log(share / total) for part, share in parts]
     log_proba = np.logaddexp.reduce(terms, axis=0)
@@ -142,13 +154,13 @@ def joined(mixture: Mixture, bins: slice) -> tuple[NetworkSpec, dict[str, NDArra
         if with_bins and not part.sees_bins:
             params = _blind_to(params, bins)
         members += [params] * copies
-    spec = network.spec
     n_dense = members[0]["layers.0.weight"].shape[1]
     n_members = sum(len(params["layers.0.weight"]) for params in members)
-    axis = {"sparse.weight": 1}
-    names = network.params
-    out = {name: np.concatenate([params[name] for params in members], axis.get(name, 0)) for name in names}
-    return replace(spec, n_dense=n_dense, n_members=n_members), out, with_bins
+    out = {
+        name: np.concatenate([params[name] for params in members], axis=1 if name == "sparse.weight" else 0)
+        for name in network.params
+    }
+    return replace(network.spec, n_dense=n_dense, n_members=n_members), out, with_bins
 
 
 def _blind_to(params: Mapping[str, NDArray[Any]], bins: slice) -> dict[str, NDArray[Any]]:
@@ -164,8 +176,8 @@ def regression_as_member(regression: Fitted, network: NetworkSpec) -> dict[str, 
 
     Of K logits K - 1 differences from the first one are carried, each by two units: f(z) - f(-z) = z.
     """
-    spec, beta = regression.spec, regression.calibration.inverse_temperature
-    n = spec.n_classes - 1
+    beta = regression.calibration.inverse_temperature
+    n = network.n_classes - 1
     sizes = (*network.hidden_layer_sizes, network.n_classes)
 
     def differences(of: NDArray[Any]) -> NDArray[Any]:

@@ -124,12 +124,14 @@ class Plan:
     validation_fraction: float
     n_folds: int
     canonical_rows: bool
-    race_regression: bool
+    compare_regression: bool
     compare_bins: bool
     calibration: str | None
     precision: str
     max_seconds: float | None
     head_bytes: int = DEFAULT_BUDGET
+    mixture: tuple[str, ...] = ()
+    """What a comparison kept, in words."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON data."""
@@ -200,7 +202,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         validation=validation,
         validation_fraction=float(given["validation_fraction"]),
         canonical_rows=small and validation == "folds",
-        race_regression=small and given["hidden_layer_sizes"] == given["solver"] == "auto",
+        compare_regression=small and given["hidden_layer_sizes"] == given["solver"] == "auto",
         compare_bins=compares_bins(given) and own_folds and validation == "folds",
         n_folds=5 if small else max(round(1 / given["validation_fraction"]), 2),
         calibration=given["calibration"],

@@ -145,7 +145,7 @@ class StreamedFit:
             )
         plan = file_plan(resolve(self.shape, given | {"solver": "adam"}), self.shape, given)
         validation = "none" if self.validation is None else plan.validation
-        return replace(plan, validation="given" if validation == "folds" else validation, race_regression=False)
+        return replace(plan, validation="given" if validation == "folds" else validation, compare_regression=False)
 
     @cached_property
     def spec(self) -> NetworkSpec:

@@ -24,7 +24,7 @@ from softmaxnet.cli.fit_stream import (
 )
 from softmaxnet.cli.options import PARAMETERS
 from softmaxnet.cli.signals import Interrupts
-from softmaxnet.cli.tables import column_table, findings_text, plan_text, race_text
+from softmaxnet.cli.tables import column_table, findings_text, mixture_text, plan_text
 from softmaxnet.cli.terminal import Progress, Terminal, counted, duration
 from softmaxnet.errors import DataError, SoftmaxError, UsageError
 
@@ -606,8 +606,7 @@ def _report(
     passes = "iterations" if settings.get("solver") == "lbfgs" else "epochs"
     ended = {"interrupt": ", interrupted: the best so far", "max_seconds": ", stopped by the time limit"}
     how = f"{clf.n_iter_} {passes}, {duration(seconds)}{ended.get(clf.stopped_by_, '')}"
-    raced = loss is not None and clf.stopped_by_ != "interrupt"
-    terminal.say(f"{scores} ({how})\n{race_text(settings) if raced else ''}written: {out}")
+    terminal.say(f"{scores} ({how})\n{mixture_text(settings)}written: {out}")
 
 
 def _say_what_is_kept(clf: SoftmaxClassifier, args: argparse.Namespace, terminal: Terminal) -> None:

@@ -10,7 +10,7 @@ from softmaxnet.cli.terminal import aligned, one_line
 if TYPE_CHECKING:
     from softmaxnet.precheck import Finding
 
-__all__ = ["column_table", "findings_text", "plan_text", "race_text"]
+__all__ = ["column_table", "findings_text", "mixture_text", "plan_text"]
 
 SHOWN_COLUMNS = 30
 
@@ -51,23 +51,16 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     """Return the resolved settings, one a line, under the names of the parameters."""
     rows = [(name, _setting(value)) for name, value in plan.items()]
     text = "would be trained:\n" + aligned(rows, indent="  ")
-    if not plan.get("race_regression"):
+    tried = ["softmax regression"] if plan.get("compare_regression") else []
+    tried += ["these networks", "as many that see numbers in bins"] if plan.get("compare_bins") else ["these networks"]
+    if len(tried) == 1:
         return text
-    layers = _setting(plan["hidden_layer_sizes"])
-    return text + (
-        f"\n\nOn so few rows softmax regression is tried first. The networks (hidden_layer_sizes {layers}) are kept "
-        f"only where their log loss in {plan['n_folds']}-fold cross-validation is clearly lower."
-    )
+    return f"{text}\n\ncompared by held-out log loss: {', '.join(tried)}; the best mixture of them is kept."
 
 
-def race_text(settings: Mapping[str, Any]) -> str:
-    """Return a line that says which of the two won where softmax regression and networks were tried; else nothing."""
-    if not settings.get("race_regression"):
-        return ""
-    if settings["hidden_layer_sizes"]:
-        layers = _setting(settings["hidden_layer_sizes"])
-        return f"kept: networks with hidden layers {layers}, better than softmax regression in cross-validation\n"
-    return "kept: softmax regression; networks were not clearly better in cross-validation\n"
+def mixture_text(settings: Mapping[str, Any]) -> str:
+    """Return a line that says what was kept of the models that were compared; nothing where none were."""
+    return f"kept: {', '.join(settings['mixture'])}\n" if settings.get("mixture") else ""
 
 
 def findings_text(findings: Sequence[Finding]) -> str:
