@@ -56,6 +56,8 @@ def waits(browser: Any, url: str, n: int) -> list[float]:
     page.goto(url)
     page.wait_for_timeout(500)
     page.evaluate(LISTEN)
+    if not page.locator(".canvas").count():
+        raise SystemExit("the page of this model has nothing to draw on: a model of pictures is needed")
     box = page.locator(".canvas").bounding_box()
     for _ in range(n):
         page.click("#clear")
@@ -76,10 +78,31 @@ def summary(times: list[float]) -> dict[str, float]:
     return {"n": len(times), "median_ms": float(np.median(times)), "p95_ms": float(np.percentile(times, 95))}
 
 
+def url_of(server: subprocess.Popen[str]) -> str:
+    """Return where a server that has just been started says that it is."""
+    assert server.stdout is not None
+    text = ""
+    for line in server.stdout:
+        text += line
+        if line.rstrip().endswith("}"):
+            break
+    return str(json.loads(text)["url"])
+
+
+def measured(browser: Any, url: str, n: int) -> dict[str, Any]:
+    """Return the times of the page and the state of the machine."""
+    return {
+        "first_paint": summary(first_paints(browser, url, max(5, n // 3))),
+        "last_stroke_to_prediction": summary(waits(browser, url, n)),
+        "load_average": os.getloadavg()[0],
+        "machine": describe_machine(),
+    }
+
+
 def main() -> None:
     """Serve, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, help="of pictures: one to draw for")
     parser.add_argument("-n", type=int, default=30)
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
@@ -88,22 +111,14 @@ def main() -> None:
     command = [sys.executable, "-m", "softmaxnet", "serve", str(args.model), "--port", "0", "--json"]
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as play:
-        assert server.stdout is not None
-        text = ""
-        for line in server.stdout:
-            text += line
-            if line.rstrip().endswith("}"):
-                break
-        url = json.loads(text)["url"]
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"] if root else [])
-        result: dict[str, Any] = {
-            "first_paint": summary(first_paints(browser, url, max(5, args.n // 3))),
-            "last_stroke_to_prediction": summary(waits(browser, url, args.n)),
-            "load_average": os.getloadavg()[0],
-            "machine": describe_machine(),
-        }
-        browser.close()
-        server.terminate()
+        try:
+            browser = play.chromium.launch(
+                executable_path=shutil.which("chromium"), args=["--no-sandbox"] if root else []
+            )
+            result = measured(browser, url_of(server), args.n)
+            browser.close()
+        finally:
+            server.terminate()
     for name in ("first_paint", "last_stroke_to_prediction"):
         print(f"{name:<26} median {result[name]['median_ms']:7.1f} ms, p95 {result[name]['p95_ms']:7.1f} ms")
     print(f"load average {result['load_average']:.1f}; {describe_in_words(result['machine'])}")

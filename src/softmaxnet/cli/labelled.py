@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,16 +40,20 @@ def read_labelled(args: argparse.Namespace, model: SoftmaxModel) -> Dataset:
     from softmaxnet.data.files import read_dataset
     from softmaxnet.data.labels import labels_of
 
-    data = read_dataset(
-        args.data,
-        target=args.target or role(model.reader, "target"),
-        weights=args.weights,
-        part="test",
-        reader={**model.reader, **dict(args.reader)},
-        on_bad_row=args.on_bad_row,
-    )
+    data = read_dataset(args.data, **_as_in_training(args, model))
     labels_of(data)
     return data
+
+
+def _as_in_training(args: argparse.Namespace, model: SoftmaxModel) -> dict[str, Any]:
+    """Return how to read the rows: as the training file was, but for what the command line says."""
+    return {
+        "target": args.target or role(model.reader, "target"),
+        "weights": args.weights,
+        "part": "test",
+        "reader": {**model.reader, **dict(args.reader)},
+        "on_bad_row": args.on_bad_row,
+    }
 
 
 @contextlib.contextmanager
@@ -61,15 +65,7 @@ def labelled_blocks(args: argparse.Namespace, model: SoftmaxModel, terminal: Ter
     found = None if args.data == "-" else streamable_files(Path(os.path.expanduser(args.data)))
     is_text = found is not None and found[1] == "text"
     with RowProgress(terminal, "evaluating", "bytes" if is_text else "rows") as progress:
-        blocks = dataset_blocks(
-            args.data,
-            target=args.target or role(model.reader, "target"),
-            weights=args.weights,
-            part="test",
-            reader={**model.reader, **dict(args.reader)},
-            on_bad_row=args.on_bad_row,
-            on_progress=progress,
-        )
+        blocks = dataset_blocks(args.data, **_as_in_training(args, model), on_progress=progress)
         with contextlib.closing(blocks):
             yield _counted(blocks, progress)
 
