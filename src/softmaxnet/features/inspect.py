@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from softmaxnet.errors import DataError
 from softmaxnet.features.arrow import (
@@ -30,6 +31,7 @@ TEXT_MIN_DISTINCT_SHARE = 0.5
 TEXT_MIN_DISTINCT = 1000
 NAME_MIN_WORDS = 1.5
 CODE_MAX_LEVELS, JAGGED_MAX_LEVELS, CODE_MIN_ROWS = 12, 32, 10
+SPIKED_MIN_ROWS, SPIKED_MODE, SPIKED_SHARE, SPIKED_MIN_HUMPS = 1000, 0.5, 1 / 3, 3
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,11 @@ def _read_as(array: Column, name: str, kind: Kind) -> Inspected:
 
 
 def _number(array: Column, values: Floats, weights: Floats | None) -> Inspected:
-    """Return a number column; whole numbers with few levels are coded as well, where they look like codes."""
-    return Inspected("number", values=values, coded=integer_codes(array, values, weights))
+    """Return a number column; whole numbers that look like codes, or lie on spikes, are coded as well."""
+    coded = integer_codes(array, values, weights)
+    if coded is None and has_spikes(values, weights):
+        coded = code_numbers(values)
+    return Inspected("number", values=values, coded=coded)
 
 
 def integer_codes(array: Column, values: Floats, weights: Floats | None) -> Coded | None:
@@ -130,7 +135,45 @@ def integer_codes(array: Column, values: Floats, weights: Floats | None) -> Code
     return code_numbers(values) if levels.size <= CODE_MAX_LEVELS or humps(counts) >= 3 else None
 
 
-def humps(counts: np.ndarray[tuple[int], np.dtype[np.floating | np.integer]]) -> int:
+def has_spikes(values: Floats, weights: Floats | None) -> bool:
+    """Return whether whole numbers are mostly one value, and else often the same few of many.
+
+    Such are amounts that are mostly zero and follow a tariff where they are not: gains, fees, doses. What they mean
+    changes from one amount to the next, which neither a line nor bins can follow. The rule: in 1,000 rows or more, one
+    value has at least half of them, and of the rest at least a third are on three or more humps.
+
+    Examples
+    --------
+    >>> gains = np.repeat([0.0, *range(100, 113)], [900, 5, 60, 4, 70, 6, 50, 5, 1, 1, 1, 1, 1, 1])
+    >>> has_spikes(gains, None), has_spikes(np.arange(1100.0), None)
+    (True, False)
+    """
+    known = np.isfinite(values)
+    if weights is None and (values == np.nanmedian(values)).sum() < SPIKED_MODE * known.sum():
+        return False
+    levels, inverse = np.unique(values[known], return_inverse=True)
+    if levels.size <= CODE_MAX_LEVELS or (levels != np.floor(levels)).any():
+        return False
+    counts = np.bincount(inverse, weights=None if weights is None else weights[known])
+    mode, total = int(counts.argmax()), float(counts.sum())
+    rest = total - counts[mode]
+    if total < SPIKED_MIN_ROWS or counts[mode] < SPIKED_MODE * total:
+        return False
+    spikes = stands_out(counts)
+    spikes[mode] = False
+    return int(spikes.sum()) >= SPIKED_MIN_HUMPS and bool(counts[spikes].sum() >= SPIKED_SHARE * rest)
+
+
+def stands_out(counts: NDArray[np.floating | np.integer]) -> NDArray[np.bool_]:
+    """Return which counts are above both their neighbours by three standard errors, ``3 sqrt(count)``."""
+    padded = np.concatenate([[0.0], np.asarray(counts, dtype=np.float64), [0.0]])
+    own = padded[1:-1]
+    neighbour = np.maximum(padded[:-2], padded[2:])
+    above: NDArray[np.bool_] = own - neighbour > 3 * np.sqrt(own)
+    return above
+
+
+def humps(counts: NDArray[np.floating | np.integer]) -> int:
     """Return how many counts stand out from both neighbours by three standard errors.
 
     Examples
@@ -138,10 +181,7 @@ def humps(counts: np.ndarray[tuple[int], np.dtype[np.floating | np.integer]]) ->
     >>> humps(np.array([900, 100, 700, 100, 500, 400])), humps(np.array([100, 900, 500, 80, 2]))
     (3, 1)
     """
-    padded = np.concatenate([[0.0], np.asarray(counts, dtype=np.float64), [0.0]])
-    own = padded[1:-1]
-    neighbour = np.maximum(padded[:-2], padded[2:])
-    return int(np.count_nonzero(own - neighbour > 3 * np.sqrt(own)))
+    return int(stands_out(counts).sum())
 
 
 def _text(array: Column, name: str, weights: Floats | None, *, alone: bool) -> Inspected:
