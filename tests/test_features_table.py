@@ -320,6 +320,28 @@ def test_integer_codes_are_numbers_and_levels(rng):
     same(encoder.transform(texts), encoder.transform(table))
 
 
+def test_numbers_on_spikes_are_numbers_and_levels(rng):
+    """Price points, and amounts that are mostly zero and follow a tariff, get a slot for each level; others none."""
+    n = 4000
+    points = np.array([0.69, 0.75, 0.79, 0.99, 1.19, 1.29, 1.49, 1.99])
+    price = np.where(rng.random(n) < 0.9, rng.choice(points, n), rng.integers(50, 220, n) / 100)
+    some = np.where(rng.random(n) < 0.6, rng.choice([1055.0, 3103.0, 7298.0, 7688.0], n), rng.integers(100, 9000, n))
+    table = pa.table(
+        {
+            "price": price,
+            "gain": np.where(rng.random(n) < 0.9, 0.0, some),
+            "age": np.clip(np.round(rng.normal(40, 12, n)), 17, 90),
+            "counts, mostly 0": rng.poisson(rng.gamma(0.3, 6.0, n)).astype(float),
+            "pixel": np.minimum(rng.integers(0, 40, n) + rng.integers(0, 40, n), 70).astype(float),
+        }
+    )
+    encoder = FeatureEncoder.fit(table)
+    found = dict(zip(table.column_names, ("level" in row["becomes"] for row in encoder.describe()), strict=True))
+    assert found == {"price": True, "gain": True, "age": False, "counts, mostly 0": False, "pixel": False}
+    few = FeatureEncoder.fit(table.slice(0, 900))
+    assert not any("level" in row["becomes"] for row in few.describe())
+
+
 def test_truth_values_read_from_words_and_numbers():
     """A bool column is 0/1 with an indicator; later it may come as true/false, 1/0 or numbers."""
     encoder = FeatureEncoder.fit(pa.table({"b": [True, False, None, True], "x": [1, 2, 3, 4]}))
@@ -370,7 +392,7 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.mark.parametrize(
     ("name", "target", "n_dense", "n_sparse"),
-    [("adult", "income", 153, 42), ("diabetes130", "readmitted", 319, 1713), ("letter", "lettr", 16, 0)],
+    [("adult", "income", 153, 293), ("diabetes130", "readmitted", 319, 1713), ("letter", "lettr", 16, 0)],
 )
 def test_tables_with_unseen_levels_and_gaps_encode(name, target, n_dense, n_sparse):
     """Real tables: the test file encodes to finite numbers; levels never seen are counted by column."""

@@ -31,7 +31,7 @@ TEXT_MIN_DISTINCT_SHARE = 0.5
 TEXT_MIN_DISTINCT = 1000
 NAME_MIN_WORDS = 1.5
 CODE_MAX_LEVELS, JAGGED_MAX_LEVELS, CODE_MIN_ROWS = 12, 32, 10
-SPIKED_MIN_ROWS, SPIKED_MODE, SPIKED_SHARE, SPIKED_MIN_HUMPS = 1000, 0.5, 1 / 3, 3
+SPIKED_MIN_ROWS, SPIKED_MIN_HUMPS, SPIKED_SHARE, SPIKED_SHARE_BESIDE_ONE = 1000, 3, 1 / 2, 1 / 3
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _read_as(array: Column, name: str, kind: Kind) -> Inspected:
 
 
 def _number(array: Column, values: Floats, weights: Floats | None) -> Inspected:
-    """Return a number column; whole numbers that look like codes, or lie on spikes, are coded as well."""
+    """Return a number column; whole numbers that look like codes, and numbers on spikes, are coded as well."""
     coded = integer_codes(array, values, weights)
     if coded is None and has_spikes(values, weights):
         coded = code_numbers(values)
@@ -136,32 +136,34 @@ def integer_codes(array: Column, values: Floats, weights: Floats | None) -> Code
 
 
 def has_spikes(values: Floats, weights: Floats | None) -> bool:
-    """Return whether whole numbers are mostly one value, and else often the same few of many.
+    """Return whether numbers are the same few of many again and again, unlike those between them.
 
-    Such are amounts that are mostly zero and follow a tariff where they are not: gains, fees, doses. What they mean
-    changes from one amount to the next, which neither a line nor bins can follow. The rule: in 1,000 rows or more, one
-    value has at least half of them, and of the rest at least a third are on three or more humps.
+    Such are price points, gains, fees and doses. What they mean changes from one to the next, which neither a line nor
+    bins can follow. The rule: in 1,000 rows or more, three values or more are humps, and on humps lie half of the rows
+    outside the most common value, or a third where that one (zero, say) has half of all rows.
 
     Examples
     --------
-    >>> gains = np.repeat([0.0, *range(100, 113)], [900, 5, 60, 4, 70, 6, 50, 5, 1, 1, 1, 1, 1, 1])
-    >>> has_spikes(gains, None), has_spikes(np.arange(1100.0), None)
+    >>> prices = np.repeat(np.arange(13) / 10, [5, 400, 3, 2, 300, 6, 5, 500, 1, 1, 1, 1, 1])
+    >>> has_spikes(prices, None), has_spikes(np.arange(1300) // 10, None)
     (True, False)
     """
     known = np.isfinite(values)
-    if weights is None and (values == np.nanmedian(values)).sum() < SPIKED_MODE * known.sum():
+    head = values[:2000][known[:2000]]
+    if 2 * np.unique(head).size > head.size:
         return False
     levels, inverse = np.unique(values[known], return_inverse=True)
-    if levels.size <= CODE_MAX_LEVELS or (levels != np.floor(levels)).any():
+    if levels.size <= CODE_MAX_LEVELS:
         return False
     counts = np.bincount(inverse, weights=None if weights is None else weights[known])
     mode, total = int(counts.argmax()), float(counts.sum())
-    rest = total - counts[mode]
-    if total < SPIKED_MIN_ROWS or counts[mode] < SPIKED_MODE * total:
+    if total < SPIKED_MIN_ROWS:
         return False
     spikes = stands_out(counts)
+    n_humps = int(spikes.sum())
     spikes[mode] = False
-    return int(spikes.sum()) >= SPIKED_MIN_HUMPS and bool(counts[spikes].sum() >= SPIKED_SHARE * rest)
+    share = SPIKED_SHARE_BESIDE_ONE if counts[mode] >= total / 2 else SPIKED_SHARE
+    return n_humps >= SPIKED_MIN_HUMPS and bool(counts[spikes].sum() >= share * (total - counts[mode]))
 
 
 def stands_out(counts: NDArray[np.floating | np.integer]) -> NDArray[np.bool_]:
