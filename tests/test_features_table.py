@@ -320,6 +320,21 @@ def test_integer_codes_are_numbers_and_levels(rng):
     same(encoder.transform(texts), encoder.transform(table))
 
 
+def test_numbers_that_are_names_are_numbers_and_levels(rng):
+    """Numbers of schools get a slot each, for neighbours have unrelated numbers of rows; ages and pixels do not."""
+    n = 5000
+    sizes = rng.uniform(0.2, 1.8, 80)
+    table = pa.table(
+        {
+            "school": rng.choice(np.arange(1, 81), n, p=sizes / sizes.sum()),
+            "age": np.clip(np.round(rng.normal(40, 12, n)), 17, 90).astype(int),
+            "drawn": rng.integers(1, 81, n),
+        }
+    )
+    found = ["level" in row["becomes"] for row in FeatureEncoder.fit(table).describe()]
+    assert found == [True, False, False]
+
+
 def test_numbers_on_spikes_are_numbers_and_levels(rng):
     """Price points, and amounts that are mostly zero and follow a tariff, get a slot for each level; others none."""
     n = 4000

@@ -31,7 +31,9 @@ TEXT_MIN_DISTINCT_SHARE = 0.5
 TEXT_MIN_DISTINCT = 1000
 NAME_MIN_WORDS = 1.5
 CODE_MAX_LEVELS, JAGGED_MAX_LEVELS, CODE_MIN_ROWS = 12, 32, 10
-SPIKED_MIN_ROWS, SPIKED_MIN_HUMPS, SPIKED_SHARE, SPIKED_SHARE_BESIDE_ONE = 1000, 3, 1 / 2, 1 / 3
+LEVELS_MIN_ROWS = 1000
+SPIKED_MIN_HUMPS, SPIKED_SHARE, SPIKED_SHARE_BESIDE_ONE = 3, 1 / 2, 1 / 3
+STRANGERS_MIN_ROWS, STRANGERS_DIFFER, STRANGERS_TOGETHER = 20, 1.2, 1 / 4
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,22 @@ def _read_as(array: Column, name: str, kind: Kind) -> Inspected:
 
 
 def _number(array: Column, values: Floats, weights: Floats | None) -> Inspected:
-    """Return a number column; whole numbers that look like codes, and numbers on spikes, are coded as well."""
+    """Return a number column; those that look like codes, or come in spikes, are coded as well."""
     coded = integer_codes(array, values, weights)
-    if coded is None and has_spikes(values, weights):
-        coded = code_numbers(values)
+    if coded is None and _repeats_values(values):
+        known = np.isfinite(values)
+        levels, inverse = np.unique(values[known], return_inverse=True)
+        counts = np.bincount(inverse, weights=None if weights is None else weights[known])
+        is_whole = bool((levels == np.floor(levels)).all())
+        if has_spikes(counts) or (is_whole and are_strangers(counts)):
+            coded = code_numbers(values)
     return Inspected("number", values=values, coded=coded)
+
+
+def _repeats_values(values: Floats) -> bool:
+    """Whether numbers come again so often that it is worth while to count each of them."""
+    head = values[:2000][np.isfinite(values[:2000])]
+    return 2 * np.unique(head).size <= head.size
 
 
 def integer_codes(array: Column, values: Floats, weights: Floats | None) -> Coded | None:
@@ -135,8 +148,8 @@ def integer_codes(array: Column, values: Floats, weights: Floats | None) -> Code
     return code_numbers(values) if levels.size <= CODE_MAX_LEVELS or humps(counts) >= 3 else None
 
 
-def has_spikes(values: Floats, weights: Floats | None) -> bool:
-    """Return whether numbers are the same few of many again and again, unlike those between them.
+def has_spikes(counts: NDArray[np.floating | np.integer]) -> bool:
+    """Return whether numbers, given how often each one comes, are the same few of many again and again.
 
     Such are price points, gains, fees and doses. What they mean changes from one to the next, which neither a line nor
     bins can follow. The rule: in 1,000 rows or more, three values or more are humps, and on humps lie half of the rows
@@ -144,26 +157,40 @@ def has_spikes(values: Floats, weights: Floats | None) -> bool:
 
     Examples
     --------
-    >>> prices = np.repeat(np.arange(13) / 10, [5, 400, 3, 2, 300, 6, 5, 500, 1, 1, 1, 1, 1])
-    >>> has_spikes(prices, None), has_spikes(np.arange(1300) // 10, None)
+    >>> has_spikes(np.array([5, 400, 3, 2, 300, 6, 5, 500, 1, 1, 1, 1, 1])), has_spikes(np.full(130, 10))
     (True, False)
     """
-    known = np.isfinite(values)
-    head = values[:2000][known[:2000]]
-    if 2 * np.unique(head).size > head.size:
-        return False
-    levels, inverse = np.unique(values[known], return_inverse=True)
-    if levels.size <= CODE_MAX_LEVELS:
-        return False
-    counts = np.bincount(inverse, weights=None if weights is None else weights[known])
     mode, total = int(counts.argmax()), float(counts.sum())
-    if total < SPIKED_MIN_ROWS:
+    if counts.size <= CODE_MAX_LEVELS or total < LEVELS_MIN_ROWS:
         return False
     spikes = stands_out(counts)
     n_humps = int(spikes.sum())
     spikes[mode] = False
     share = SPIKED_SHARE_BESIDE_ONE if counts[mode] >= total / 2 else SPIKED_SHARE
     return n_humps >= SPIKED_MIN_HUMPS and bool(counts[spikes].sum() >= share * (total - counts[mode]))
+
+
+def are_strangers(counts: NDArray[np.floating | np.integer]) -> bool:
+    """Return whether numbers that are neighbours have nothing to do with each other, given how often each one comes.
+
+    So it is with the numbers of schools, customers and types; amounts are about as frequent as the next ones. The rule:
+    20 rows or more for each value; counts of neighbours that do not rise and fall together (correlation up to 1/4), and
+    differ by more than chance: ``(a - b)^2 / (a + b)``, which has the median .45 by chance, has one of 1.2 or more.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> are_strangers(rng.integers(20, 150, 80)), are_strangers(rng.poisson(80, 80))
+    (True, False)
+    """
+    total = float(counts.sum())
+    if counts.size <= CODE_MAX_LEVELS or total < max(LEVELS_MIN_ROWS, STRANGERS_MIN_ROWS * counts.size):
+        return False
+    one, other = np.asarray(counts[:-1], dtype=np.float64), np.asarray(counts[1:], dtype=np.float64)
+    differences = (one - other) ** 2 / (one + other)
+    one, other = one - one.mean(), other - other.mean()
+    together = float(one @ other) / max(float(np.sqrt((one @ one) * (other @ other))), 1e-300)
+    return bool(np.median(differences) >= STRANGERS_DIFFER) and together <= STRANGERS_TOGETHER
 
 
 def stands_out(counts: NDArray[np.floating | np.integer]) -> NDArray[np.bool_]:
