@@ -353,7 +353,10 @@ class _Run:
             loss = self.backward(dense, target, weight, sparse, key, part, self._head_update(rate))
             loss = self.exchange.sum(loss, self.deadline is not None and time.monotonic() >= self.deadline)
         lost = float(loss.item())
-        if not (math.isfinite(lost) and _is_finite(self.backward.gradient)):
+        if not math.isfinite(lost):
+            return math.nan
+        # With a copy of the weights to go back to, what a gradient spoils may show in the next loss or after the round.
+        if not self.parameters.keeps_copies and not _is_finite(self.backward.gradient):
             return math.nan
         self.last_rate = rate
         self.optimizer.step(rate, self.backward.gradient, self.backward.table_gradient)
@@ -374,7 +377,7 @@ class _Run:
 
 
 def _is_finite(numbers: Tensor) -> bool:
-    """Whether all numbers of a vector are finite: of a gradient before the update, so that the weights stay so."""
+    """Whether all numbers of a vector are finite."""
     import torch
 
     # A sum of squares is one quick pass, but it may overflow where no number does.
