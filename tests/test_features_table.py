@@ -320,6 +320,17 @@ def test_integer_codes_are_numbers_and_levels(rng):
     same(encoder.transform(texts), encoder.transform(table))
 
 
+@pytest.mark.parametrize("empty", [np.nan, np.inf])
+def test_a_column_without_a_finite_number_has_no_levels(empty):
+    """It is left out where all is missing, and refused where all is infinite, as in a table of any other columns."""
+    table = pa.table({"x": np.arange(1500.0), "nothing": np.full(1500, empty)})
+    if np.isnan(empty):
+        assert FeatureEncoder.fit(table).n_dense == 1
+    else:
+        with pytest.raises(DataError, match="inf"):
+            FeatureEncoder.fit(table)
+
+
 def test_numbers_that_are_names_are_numbers_and_levels(rng):
     """Numbers of schools get a slot each, for neighbours have unrelated numbers of rows; ages and pixels do not."""
     n = 5000
@@ -353,6 +364,10 @@ def test_numbers_on_spikes_are_numbers_and_levels(rng):
     encoder = FeatureEncoder.fit(table)
     found = dict(zip(table.column_names, ("level" in row["becomes"] for row in encoder.describe()), strict=True))
     assert found == {"price": True, "gain": True, "age": False, "counts, mostly 0": False, "pixel": False}
+    as_float32 = table.set_column(0, "price", pa.array(price.astype(np.float32)))
+    as_text = table.set_column(0, "price", pa.array([f"{value:.2f}" for value in price]))
+    for other in (as_float32, as_text):
+        assert (encoder.transform(other).sparse != encoder.transform(table).sparse).nnz == 0
     few = FeatureEncoder.fit(table.slice(0, 900))
     assert not any("level" in row["becomes"] for row in few.describe())
 

@@ -63,7 +63,7 @@ def _keep_scale(dropout: float) -> float:
 
 
 def _keep_level(dropout: float) -> int:
-    return round((1 - dropout) * 256)
+    return min(round((1 - dropout) * 256), 255)  # of a byte; the least rate is 1 / 256
 
 
 def _draws(count: int, key: tuple[int, int], device: Any, first: int = 0) -> Tensor:

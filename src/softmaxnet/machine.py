@@ -80,10 +80,13 @@ def limited_threads(n_threads: int) -> Iterator[None]:
     the cores from PyTorch's: softmax regression by SciPy's L-BFGS took twice as long for it.
     """
     import torch
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import ThreadpoolController
 
     before = torch.get_num_threads()
-    with threadpool_limits({"blas": 1, "openmp": n_threads}):
+    pools = ThreadpoolController()
+    files = [pool.filepath for pool in pools.lib_controllers]
+    own = [file for file in files if {"numpy.libs", "scipy.libs"} & set(Path(file).parts)]
+    with pools.limit(limits=n_threads), pools.select(filepath=own).limit(limits=1):
         torch.set_num_threads(n_threads)
         try:
             yield

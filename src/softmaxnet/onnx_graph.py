@@ -310,8 +310,12 @@ def _slot(graph: Graph, column: CategoryColumn, text: str) -> str:
 
 def _code_slots(graph: Graph, column: CategoryColumn, x: str, dtype: Any) -> str:
     """Add the slots of a number that may be a code, one-hot (N, n_slots)."""
-    levels = graph.constant(np.array([[float(level) for level in column.levels]]).reshape(1, -1))
-    slots = [graph.cast(graph.op("Equal", x, levels), dtype)]
+    levels = np.array([float(level) for level in column.levels]).reshape(1, -1)
+    value = x
+    if (levels != np.floor(levels)).any():  # fractions are compared as float32
+        levels = levels.astype(np.float32).astype(np.float64)
+        value = graph.cast(graph.cast(x, np.float32), np.float64)
+    slots = [graph.cast(graph.op("Equal", value, graph.constant(levels)), dtype)]
     missing = graph.cast(graph.op("IsNaN", x), dtype)
     if column.has_other:
         rest = graph.op("Sub", graph.constant(1.0, dtype), graph.reduce("ReduceSum", slots[0], 1))

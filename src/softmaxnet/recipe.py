@@ -359,7 +359,7 @@ def _batch_size(shape: DataShape, text: bool) -> int:
 
 def _epochs(shape: DataShape, text: bool, own_layers: bool) -> int:
     if text:
-        return 20
+        return 30
     steps_an_epoch = max(shape.n_rows / _batch_size(shape, text), 1)
     if _is_large_picture(shape):
         # Moved pictures are ever new: a smaller network than the recipe's own goes on learning for longer.

@@ -20,7 +20,6 @@ import numpy as np
 
 from softmaxnet.batches import Rows
 from softmaxnet.head import loss_and_gradient
-from softmaxnet.machine import has_bfloat16_products
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -204,7 +203,8 @@ class Coordinates:
     def before_fitting(cls, origin: Floats, regression: DenseRegression) -> Coordinates:
         """Return those of the inputs' second moments, the same for all classes."""
         chosen = sample(len(regression.rows), 10 * origin.shape[1])
-        weight = regression.rows.weight * (FIRST_CURVATURE / float(regression.rows.weight[chosen].sum()))
+        total = float(regression.rows.weight[chosen].sum()) or regression.total_weight
+        weight = regression.rows.weight * (FIRST_CURVATURE / total)
         block = _second_moments(regression, chosen, weight)
         return cls(origin, _inverse_roots(block.unsqueeze(0), regression.weight_decay))
 
@@ -249,13 +249,9 @@ def sample(n_rows: int, count: int) -> Tensor:
 
 
 def _second_moments(regression: DenseRegression, chosen: Tensor | None, weight: Tensor) -> Tensor:
-    """Return ``sum_i weight_i (x_i, 1) (x_i, 1)^T`` over the chosen rows; to three digits where that is quicker.
-
-    Coordinates in which the objective is round to three digits are as good as exact ones.
-    """
+    """Return ``sum_i weight_i (x_i, 1) (x_i, 1)^T`` over the chosen rows."""
     import torch
 
-    quick = regression.dtype == torch.float32 and has_bfloat16_products()
     rows = regression.rows
     n_columns = rows.dense.shape[1]
     block = torch.zeros(n_columns + 1, n_columns + 1, dtype=regression.dtype)
@@ -265,11 +261,7 @@ def _second_moments(regression: DenseRegression, chosen: Tensor | None, weight: 
         part = part if chosen is None else chosen[part]
         root = weight[part].to(regression.dtype).sqrt().unsqueeze(1)
         x = rows.dense[part].to(regression.dtype) * (root * rows.scale)
-        if quick:
-            x16 = x.bfloat16()
-            block[:-1, :-1] += torch.mm(x16.T, x16)
-        else:
-            block[:-1, :-1].addmm_(x.T, x)
+        block[:-1, :-1].addmm_(x.T, x)
         block[-1, :-1] += torch.mv(x.T, root[:, 0])
         block[-1, -1] += root.square().sum()
     block[:-1, -1] = block[-1, :-1]

@@ -353,10 +353,7 @@ class _Run:
             loss = self.backward(dense, target, weight, sparse, key, part, self._head_update(rate))
             loss = self.exchange.sum(loss, self.deadline is not None and time.monotonic() >= self.deadline)
         lost = float(loss.item())
-        if not math.isfinite(lost):
-            return math.nan
-        # With a copy of the weights to go back to, what a gradient spoils may show in the next loss or after the round.
-        if not self.parameters.keeps_copies and not _is_finite(self.backward.gradient):
+        if not (math.isfinite(lost) and _is_finite(self.backward.gradient)):
             return math.nan
         self.last_rate = rate
         self.optimizer.step(rate, self.backward.gradient, self.backward.table_gradient)
@@ -377,13 +374,12 @@ class _Run:
 
 
 def _is_finite(numbers: Tensor) -> bool:
-    """Whether all numbers of a vector are finite."""
+    """Whether all numbers of a vector are finite: of a gradient before the update, so that the weights stay so."""
     import torch
 
     # A sum of squares is one quick pass, but it may overflow where no number does.
-    if math.isfinite(torch.dot(numbers, numbers).item()):
-        return True
-    return all(bool(torch.isfinite(part).all()) for part in torch.split(numbers, FINITE_NUMBERS))
+    parts = torch.split(numbers, FINITE_NUMBERS) if numbers.numel() > FINITE_NUMBERS else (numbers,)
+    return all(math.isfinite(torch.dot(part, part).item()) or bool(torch.isfinite(part).all()) for part in parts)
 
 
 class _Backup:

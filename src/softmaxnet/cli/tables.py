@@ -49,7 +49,7 @@ def _runs(columns: list[dict[str, object]]) -> list[tuple[int, int, dict[str, ob
 
 def plan_text(plan: Mapping[str, Any]) -> str:
     """Return the resolved settings, one a line, under the names of the parameters."""
-    rows = [(name, _setting(value)) for name, value in plan.items()]
+    rows = [(name, _setting(value)) for name, value in plan.items() if name != "mixture"]
     text = "would be trained:\n" + aligned(rows, indent="  ")
     tried = ["softmax regression"] if plan.get("compare_regression") else []
     tried += ["these networks", "as many that see numbers in bins"] if plan.get("compare_bins") else ["these networks"]

@@ -271,7 +271,22 @@ def canonical_text(value: object) -> str:
 
 
 def code_numbers(values: Floats) -> Coded:
-    """Return numbers as codes of their distinct values, named as ``canonical_text`` does."""
+    """Return numbers as codes of their distinct values, named as ``canonical_text`` does.
+
+    Fractions have the name of their float32, so that a price is the same level whether it comes as text, as float32 or
+    out of a sum.
+
+    Examples
+    --------
+    >>> code_numbers(np.array([2.22, np.float32(2.22), 2.2199999999999998, 3.0])).values
+    ('2.22', '3')
+    """
     import pyarrow as pa
 
+    with np.errstate(invalid="ignore"):
+        fractions = np.isfinite(values) & (values != np.floor(values))
+    if fractions.any():
+        rounded, places = np.unique(values[fractions].astype(np.float32), return_inverse=True)
+        values = values.copy()
+        values[fractions] = rounded.astype("U32").astype(np.float64)[places]
     return read_coded(pa.array(values, from_pandas=True), "")

@@ -116,7 +116,7 @@ def _number(array: Column, values: Floats, weights: Floats | None) -> Inspected:
 def _repeats_values(values: Floats) -> bool:
     """Whether numbers come again so often that it is worth while to count each of them."""
     head = values[:2000][np.isfinite(values[:2000])]
-    return 2 * np.unique(head).size <= head.size
+    return 0 < 2 * np.unique(head).size <= head.size
 
 
 def integer_codes(array: Column, values: Floats, weights: Floats | None) -> Coded | None:
@@ -160,9 +160,10 @@ def has_spikes(counts: NDArray[np.floating | np.integer]) -> bool:
     >>> has_spikes(np.array([5, 400, 3, 2, 300, 6, 5, 500, 1, 1, 1, 1, 1])), has_spikes(np.full(130, 10))
     (True, False)
     """
-    mode, total = int(counts.argmax()), float(counts.sum())
+    total = float(counts.sum())
     if counts.size <= CODE_MAX_LEVELS or total < LEVELS_MIN_ROWS:
         return False
+    mode = int(counts.argmax())
     spikes = stands_out(counts)
     n_humps = int(spikes.sum())
     spikes[mode] = False
@@ -183,6 +184,7 @@ def are_strangers(counts: NDArray[np.floating | np.integer]) -> bool:
     >>> are_strangers(rng.integers(20, 150, 80)), are_strangers(rng.poisson(80, 80))
     (True, False)
     """
+    counts = counts[counts > 0]
     total = float(counts.sum())
     if counts.size <= CODE_MAX_LEVELS or total < max(LEVELS_MIN_ROWS, STRANGERS_MIN_ROWS * counts.size):
         return False
