@@ -158,6 +158,20 @@ def test_single_precision_ends_at_the_same_objective():
     assert quick.objective == pytest.approx(exact.objective, abs=1e-5)
 
 
+def test_inputs_far_from_zero_end_at_the_same_objective():
+    """In float32, columns whose mean is thirty times their spread end within the gap of the minimum as well."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 20))
+    labels = (X @ rng.normal(size=(20, 5)) + rng.gumbel(size=(4000, 5))).argmax(1)
+    found = []
+    for offset in (0.0, 30.0):
+        rows = Rows(torch.from_numpy(X + offset).float(), torch.from_numpy(labels), torch.ones(4000))
+        settings = {"weight_decay": WEIGHT_DECAY, "compute_dtype": torch.float32, "gap": GAP}
+        found.append(minimise(parameters_of(rows, 5), rows, **settings))
+    assert all(result.converged for result in found)
+    assert found[1].objective == pytest.approx(found[0].objective, rel=1e-3)
+
+
 def test_columns_that_are_copies_of_others_are_no_obstacle():
     """Without a penalty, with equal and constant columns, the descent still ends well below where it began."""
     rows = digits()
