@@ -335,7 +335,7 @@ def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: 
 
 def _dropout(shape: DataShape, text: bool) -> float:
     if text:
-        return 0.5
+        return 0.5 if shape.n_classes <= MOST_CLASSES else 0.3
     return 0.05 if shape.picture else 0.15
 
 
@@ -359,7 +359,7 @@ def _batch_size(shape: DataShape, text: bool) -> int:
 
 def _epochs(shape: DataShape, text: bool, own_layers: bool) -> int:
     if text:
-        return 30
+        return 20
     steps_an_epoch = max(shape.n_rows / _batch_size(shape, text), 1)
     if _is_large_picture(shape):
         # Moved pictures are ever new: a smaller network than the recipe's own goes on learning for longer.
