@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--rows-per-class", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--learning-rate", type=float, default=0.05)
+    parser.add_argument("--learning-rate", type=float, default=0.01)
     parser.add_argument("--max-seconds", type=float)
     args = parser.parse_args()
     rng = np.random.default_rng(0)
