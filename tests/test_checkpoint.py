@@ -22,7 +22,7 @@ import softmaxnet.checkpoint
 import softmaxnet.training
 from softmaxnet.checkpoint import Checkpoints, arrays_digest, generations, newest, remove
 from softmaxnet.cli import main
-from softmaxnet.cli.terminal import Progress
+from softmaxnet.cli.progress import Progress
 from softmaxnet.errors import ModelFileError, UsageError
 from softmaxnet.estimator import SoftmaxClassifier
 from softmaxnet.model_file import load_model, model_bytes

@@ -22,8 +22,9 @@ from command_line import Result, only_error
 from softmaxnet import load_model
 from softmaxnet.cli import main
 from softmaxnet.cli.options import COMMANDS, PARAMETERS
+from softmaxnet.cli.progress import Progress
 from softmaxnet.cli.tables import column_table
-from softmaxnet.cli.terminal import Progress, Terminal
+from softmaxnet.cli.terminal import Terminal
 from softmaxnet.estimator import SoftmaxClassifier
 
 PYTHON = [sys.executable, "-m", "softmaxnet"]

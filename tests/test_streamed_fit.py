@@ -26,7 +26,7 @@ import softmaxnet.recipe
 from softmaxnet.batches import Rows
 from softmaxnet.cli import main
 from softmaxnet.cli.options import byte_count
-from softmaxnet.cli.row_progress import RowProgress
+from softmaxnet.cli.progress import RowProgress
 from softmaxnet.cli.terminal import Terminal
 from softmaxnet.data.stream import StreamedRows, TableSource, open_source
 from softmaxnet.errors import DataError, UsageError

@@ -53,7 +53,7 @@ class BackwardPass:
     Parameters
     ----------
     parameters : Parameters
-        Read at each call; ``compute`` may give another flat tensor of the same layout (a bfloat16 copy).
+        Read at each call; where the products are bfloat16, by way of a copy.
     max_rows : int
     dropout : float in [0, 1)
         Share of each hidden layer's outputs set to 0, drawn for the whole batch from (seed, step).

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from softmaxnet.communicator import Alone, Communicator
+from softmaxnet.communicator import ALONE, Communicator
 from softmaxnet.data.epoch_plan import epoch_order
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Feed", "MemoryFeed", "Rows", "SparseBatch", "batch_of", "shifted", "window_batches"]
 
-ALONE = Alone()
 
 Batch: TypeAlias = "tuple[Tensor, SparseBatch | None, Tensor, Tensor]"
 """(dense, sparse, target, weight), as ``BackwardPass`` takes them."""

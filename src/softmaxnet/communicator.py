@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["Alone", "Communicator", "Grouped", "ProcessLostError", "bytes_sent"]
+__all__ = ["ALONE", "Alone", "Communicator", "Grouped", "ProcessLostError", "bytes_sent"]
 
 STEP_SECONDS = 45.0
 """Within which every rank must come to the exchange of a tensor [s]."""
@@ -218,6 +218,10 @@ class Alone(Communicator):
     def gather_json(self, value: object) -> list[Any]:
         """Return the value alone."""
         return [value]
+
+
+ALONE = Alone()
+"""What stands for other processes where there are none."""
 
 
 class Grouped(Communicator):

@@ -19,7 +19,7 @@ import numpy as np
 
 from softmaxnet.calibration import Calibration
 from softmaxnet.checkpoint import Checkpoints
-from softmaxnet.communicator import Alone, Communicator
+from softmaxnet.communicator import ALONE, Communicator
 from softmaxnet.data.split import stratified_folds
 from softmaxnet.data_parallel import holding_signals, noting_interrupts
 from softmaxnet.fitted import (
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_compared"]
 
-ALONE = Alone()
 TINY_ROWS = 200
 """Below, members that see the bins stand for those that do not as well: there are too few rows to tell them apart."""
 LONE_ROWS_PENALTY = 0.1

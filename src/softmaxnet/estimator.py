@@ -30,7 +30,7 @@ from sklearn.utils.validation import (
 )
 
 from softmaxnet.checkpoint import Checkpoints
-from softmaxnet.communicator import Alone, Communicator
+from softmaxnet.communicator import ALONE, Communicator
 from softmaxnet.data.dataset import OnBadRow
 from softmaxnet.data.files import read_dataset
 from softmaxnet.data.frames import as_input
@@ -71,7 +71,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NotTrainedError", "SoftmaxClassifier"]
 
-ALONE = Alone()
 
 
 class NotTrainedError(SoftmaxError, NotFittedError):  # type: ignore[misc]
@@ -350,17 +349,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows = self._labelled_rows(X, labels, sample_weight, groups)
         settings = self.get_params(deep=False)
         compare = not going_on and X_val is None and compares_bins(settings)
-        encoder = (
-            self.model_.encoder
-            if going_on
-            else FeatureEncoder.fit(
-                rows.X,
-                features=self.features,
-                sample_weight=rows.weight,
-                kinds=kinds,
-                n_bins=BY_SIZE if compare else None,
-            )
-        )
+        encoder = self.model_.encoder if going_on else self._new_encoder(rows, kinds, compare=compare)
         for finding in glance(rows.X, rows.labels, classes.tolist(), encoder):
             warnings.warn(finding.message, DataWarning, stacklevel=3)
         found = extras.found_seed()
@@ -654,6 +643,18 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         if self.n_jobs == 0:
             raise UsageError("The 'n_jobs' parameter of SoftmaxClassifier must be None or an int other than 0.")
+
+    def _new_encoder(
+        self, rows: LabelledRows, kinds: Mapping[str, str] | None, *, compare: bool
+    ) -> FeatureEncoder:
+        """Return an encoder of these rows, with bins where networks with and without them are compared."""
+        return FeatureEncoder.fit(
+            rows.X,
+            features=self.features,
+            sample_weight=rows.weight,
+            kinds=kinds,
+            n_bins=BY_SIZE if compare else None,
+        )
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31 - 2))

@@ -17,7 +17,7 @@ import numpy as np
 from softmaxnet.batches import Feed, Rows
 from softmaxnet.calibration import Calibration
 from softmaxnet.checkpoint import Checkpoints, arrays_digest
-from softmaxnet.communicator import Alone, Communicator
+from softmaxnet.communicator import ALONE, Communicator
 from softmaxnet.comparison import fit_compared
 from softmaxnet.data.split import stratified_holdout
 from softmaxnet.data_parallel import holding_signals, noting_interrupts
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_batches", "fit_network", "keeps_checkpoints", "operations_per_step", "run_fingerprint"]
 
-ALONE = Alone()
 
 
 def fit_network(

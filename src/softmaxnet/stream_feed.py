@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from softmaxnet.batches import Batch, Rows, batch_of
-from softmaxnet.communicator import Alone, Communicator
+from softmaxnet.communicator import ALONE, Communicator
 from softmaxnet.data.stream import StreamedRows, TableSource
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["StreamFeed"]
 
 OnRows = Callable[[int, int], None]
-ALONE = Alone()
 
 
 @dataclass

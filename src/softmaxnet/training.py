@@ -24,7 +24,7 @@ import numpy as np
 from softmaxnet.backward import BackwardPass
 from softmaxnet.batches import Batch, Feed, MemoryFeed, Rows, shifted
 from softmaxnet.checkpoint import Checkpoint, Checkpoints
-from softmaxnet.communicator import Alone, Communicator
+from softmaxnet.communicator import ALONE, Communicator
 from softmaxnet.data.epoch_plan import batch_bounds
 from softmaxnet.data_parallel import Exchange, spreads_classes
 from softmaxnet.dropout import drop_tokens
@@ -38,17 +38,12 @@ from softmaxnet.validation import Validator
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "Schedule",
-    "TrainingResult",
-    "train",
-]
+__all__ = ["Schedule", "TrainingResult", "train"]
 
 
 MAX_RATE_CUTS = 3
 FINITE_NUMBERS = 2**24
 """Numbers that are looked at together for infinities: a byte each."""
-ALONE = Alone()
 
 
 @dataclass(frozen=True)
@@ -128,6 +123,10 @@ class TrainingResult:
         self.best_epoch = self.n_rounds
         return True
 
+    def take(self, flat: Tensor, table: Tensor | None) -> None:
+        """Keep these parameters; the table, which goes on being trained, as a copy."""
+        self.flat, self.table = flat, None if table is None else table.clone()
+
 
 def train(
     parameters: Parameters,
@@ -174,13 +173,7 @@ def train(
     TrainingDivergedError
         Where the loss is not finite at the learning rate asked for and at three halvings of it.
     """
-    state = optimizer or Optimizer(
-        parameters,
-        betas=schedule.betas,
-        weight_decay=schedule.weight_decay,
-        average_power=schedule.average_power,
-        table_rate=schedule.table_rate,
-    )
+    state = optimizer or _new_optimizer(parameters, schedule)
     feed = MemoryFeed(rows, seed, communicator) if isinstance(rows, Rows) else rows
     run = _Run(parameters, feed, schedule, state, seed, compute_dtype, communicator)
     result = TrainingResult(parameters.flat, parameters.table, rounds_before=first_epoch * schedule.rounds)
@@ -205,8 +198,7 @@ def train(
             line["seconds"] = time.monotonic() - started
             line = communicator.broadcast_json(line)
             if result.note(line):
-                result.flat = kept.keep(state.averaged())
-                result.table = None if parameters.table is None else parameters.table.clone()
+                result.take(kept.keep(state.averaged()), parameters.table)
             reason = _reason_to_stop(result, schedule, limit)
             if checkpoints is not None and checkpoints.is_due():
                 checkpoints.save(*_kept(run, result, validator is not None))
@@ -223,9 +215,18 @@ def train(
     kept.put_back()
     if not result.best_epoch:  # nothing was validated
         result.best_epoch = result.n_rounds
-        result.flat = state.averaged().clone() if parameters.keeps_copies else state.averaged()
-        result.table = None if parameters.table is None else parameters.table.clone()
+        result.take(state.averaged().clone() if parameters.keeps_copies else state.averaged(), parameters.table)
     return result
+
+
+def _new_optimizer(parameters: Parameters, schedule: Schedule) -> Optimizer:
+    return Optimizer(
+        parameters,
+        betas=schedule.betas,
+        weight_decay=schedule.weight_decay,
+        average_power=schedule.average_power,
+        table_rate=schedule.table_rate,
+    )
 
 
 def _reason_to_stop(result: TrainingResult, schedule: Schedule, limit: float | None) -> str | None:

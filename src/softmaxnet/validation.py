@@ -10,7 +10,7 @@ import numpy as np
 
 from softmaxnet.batches import Rows
 from softmaxnet.calibration import held_out_log_loss_after_temperature
-from softmaxnet.communicator import Alone, Communicator
+from softmaxnet.communicator import ALONE, Communicator
 from softmaxnet.errors import TrainingDivergedError
 from softmaxnet.held_out import Block, HeldOutScores, scored_rows
 from softmaxnet.network import NetworkSpec, forward, head_inputs
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Validator", "member_subset", "network_logits"]
 
-ALONE = Alone()
 
 WHOLE_LOGITS = 2**24
 """Held-out logits up to this many are kept whole; more of them are scored tile by tile of the classes."""

@@ -4,6 +4,7 @@
 
     options     every command and option as a table -> the parser
     terminal    messages to standard error, results to standard output
+    progress    how far a long command is
     signals     Ctrl-C and SIGTERM
     files       checks of outputs, errors about rows told with file and line
     labelled    reading rows that have labels

@@ -23,9 +23,10 @@ from softmaxnet.cli.fit_stream import (
     valid_rows,
 )
 from softmaxnet.cli.options import PARAMETERS
+from softmaxnet.cli.progress import Progress
 from softmaxnet.cli.signals import Interrupts
 from softmaxnet.cli.tables import column_table, findings_text, mixture_text, plan_text
-from softmaxnet.cli.terminal import Progress, Terminal, counted, duration
+from softmaxnet.cli.terminal import Terminal, counted, duration
 from softmaxnet.errors import DataError, SoftmaxError, UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _run(args: argparse.Namespace, terminal: Terminal, interrupts: Interrupts, c
     interrupts.check()
     findings: list[Finding] = []
     started = time.monotonic()
-    with terminal.progress() as progress:
+    with Progress(terminal) as progress:
         try:
             announce = _announcement(args, terminal, progress, rows, findings, clf)
             _fit(clf, args, rows, kinds, progress, announce, interrupts, communicator)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softmaxnet.cli.row_progress import RowProgress, byte_text
+from softmaxnet.cli.progress import RowProgress, byte_text
 from softmaxnet.cli.signals import Interrupts
 from softmaxnet.cli.terminal import Terminal, counted
 from softmaxnet.errors import DataError

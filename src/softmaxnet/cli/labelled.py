@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softmaxnet.cli.files import bad_cell_text, decimal_remedy, role
-from softmaxnet.cli.row_progress import RowProgress
+from softmaxnet.cli.progress import RowProgress
 from softmaxnet.cli.terminal import counted
 from softmaxnet.errors import DataError
 

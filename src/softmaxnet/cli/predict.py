@@ -22,7 +22,7 @@ from softmaxnet.cli.files import (
     moved_cell,
     require_data,
 )
-from softmaxnet.cli.row_progress import RowProgress
+from softmaxnet.cli.progress import RowProgress
 from softmaxnet.cli.signals import Interrupts
 from softmaxnet.cli.terminal import Terminal, counted, require_stdout
 from softmaxnet.data.dataset import Dataset

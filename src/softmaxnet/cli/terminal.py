@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from softmaxnet.errors import ResourceError
 
-__all__ = ["Progress", "Terminal", "aligned", "counted", "plain_json"]
+__all__ = ["Terminal", "aligned", "counted", "plain_json"]
 
 PLAIN_SECONDS = 5.0
 """Between two lines of progress where standard error is no terminal."""
@@ -70,10 +67,6 @@ class Terminal:
             _write(sys.stdout, text)
             return
         print_json(result)
-
-    def progress(self) -> Progress:
-        """Return a display of the epochs, for a ``with`` block."""
-        return Progress(self)
 
 
 def require_stdout() -> None:
@@ -164,69 +157,6 @@ def _write(stream: TextIO | None, text: str) -> None:
             raise  # nobody is there to be told that nobody is there
 
 
-class Progress:
-    """Epochs as they come: a bar with the time left on a terminal, else a line every few seconds.
-
-    Parameters
-    ----------
-    terminal : Terminal
-    clock : function that returns seconds
-    """
-
-    def __init__(self, terminal: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
-        self.terminal = terminal
-        self.clock = clock
-        self.started = self.shown = clock()
-        self.max_epochs: int | None = None
-        self.max_seconds: float | None = None
-        self.bar: Any = None
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def begin(self, max_epochs: int | None, max_seconds: float | None) -> None:
-        """Say how long training may take; the bar appears."""
-        self.max_epochs, self.max_seconds = max_epochs, max_seconds
-        self.started = self.shown = self.clock()
-        if not self.terminal.quiet and sys.stderr is not None and sys.stderr.isatty():
-            self.bar = _rich_bar(max_epochs)
-
-    def epoch(self, line: Mapping[str, float]) -> None:
-        """Show one line of the history."""
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=int(line["epoch"]), scores=self._scores(line))
-            return
-        now = self.clock()
-        if now - self.shown >= PLAIN_SECONDS:
-            self.shown = now
-            count = f"epoch {int(line['epoch'])}" + (f"/{self.max_epochs}" if self.max_epochs else "")
-            self.terminal.say(f"{count}  {self._scores(line)}  {self._left(line, now)}".rstrip())
-
-    def _scores(self, line: Mapping[str, float]) -> str:
-        text = f"loss {line['loss']:.4f}" if "loss" in line else ""
-        if "validation_log_loss" in line:
-            text += f"  held-out log loss {line['validation_log_loss']:.4f}"
-        if "validation_accuracy" in line:
-            text += f"  accuracy {line['validation_accuracy']:.4f}"
-        return text.strip()
-
-    def _left(self, line: Mapping[str, float], now: float) -> str:
-        """Return the time left if every epoch that is allowed is run."""
-        left = []
-        if self.max_epochs:
-            done = max(int(line["epoch"]), 1)
-            left.append((now - self.started) / done * max(self.max_epochs - done, 0))
-        if self.max_seconds:
-            left.append(max(self.max_seconds - (now - self.started), 0.0))
-        return f"at most {duration(min(left))} left" if left else ""
-
-
 def counted(number: int, noun: str) -> str:
     """Return a number of things as a person says it.
 
@@ -252,28 +182,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _rich_bar(max_epochs: int | None) -> Any:
-    """Return a started bar of the library rich, or None where it is not installed or the terminal is dumb."""
-    if os.environ.get("TERM", "") == "dumb":
-        return None
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    except ImportError:
-        return None
-    bar = Progress(
-        TextColumn("epoch {task.completed:.0f}/{task.total:.0f}" if max_epochs else "epoch {task.completed:.0f}"),
-        BarColumn(bar_width=20),
-        TimeElapsedColumn(),
-        TextColumn("at most"),
-        TimeRemainingColumn(),
-        TextColumn("left  {task.fields[scores]}"),
-        console=Console(stderr=True),
-        redirect_stdout=False,
-        transient=True,
-    )
-    bar.add_task("fit", total=max_epochs, scores="")
-    bar.start()
-    return bar
