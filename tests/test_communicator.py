@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from simulated_ranks import Simulated, on_ranks
-from softmaxnet.batches import Rows
+from softmaxnet.batches import Columns, Rows
 from softmaxnet.communicator import Alone, bytes_sent
 from softmaxnet.data_parallel import step_bytes
 from softmaxnet.errors import DataError, UsageError
@@ -167,7 +167,15 @@ def test_a_place_that_cannot_be_is_refused(environment, text):
 # --- training on simulated ranks ------------------------------------------------------------------------------------
 
 SPEC = NetworkSpec(n_dense=6, n_sparse=40, n_classes=5, hidden_layer_sizes=(16, 8), activation="tanh", n_members=2)
-SCHEDULE = Schedule(learning_rate=0.02, batch_size=64, max_epochs=3, dropout=0.3, token_dropout=0.2, weight_decay=0.01)
+SCHEDULE = Schedule(
+    learning_rate=0.02,
+    batch_size=64,
+    max_epochs=3,
+    dropout=0.3,
+    input_dropout=0.2,
+    token_dropout=0.2,
+    weight_decay=0.01,
+)
 
 
 def some_rows(n: int, seed: int) -> Rows:
@@ -183,6 +191,7 @@ def some_rows(n: int, seed: int) -> Rows:
         target=torch.from_numpy(rng.integers(0, 5, n)),
         weight=torch.from_numpy(weight / weight.mean()),
         sparse=sparse,
+        columns=Columns(torch.tensor([0, 1, 1, 2, 2, 2]), 3),
     )
 
 
@@ -192,9 +201,7 @@ def trained(communicator) -> tuple[list[dict[str, float]], np.ndarray, np.ndarra
     # Every rank begins elsewhere: the first one's parameters are to be everybody's.
     parameters.initialise(np.random.default_rng(communicator.rank), zero_head=False)
     validator = Validator(SPEC, some_rows(31, 1), communicator=communicator)
-    result = train(
-        parameters, some_rows(1003, 0), SCHEDULE, seed=7, validator=validator, communicator=communicator
-    )
+    result = train(parameters, some_rows(1003, 0), SCHEDULE, seed=7, validator=validator, communicator=communicator)
     return result.history, result.flat.numpy().copy(), result.table.numpy().copy(), dict(communicator.sent)
 
 
@@ -206,7 +213,7 @@ def one() -> tuple[list[dict[str, float]], np.ndarray, np.ndarray, dict[str, flo
 
 @pytest.mark.parametrize("size", [2, 3, 7])
 def test_many_ranks_train_as_one(one, size):
-    """Dropout, token dropout, weights, a sparse table and uneven parts: the same run to rounding on every rank."""
+    """All that is dropped, weights, a sparse table and uneven parts: the same run to rounding on every rank."""
     runs = on_ranks(size, trained)
     for history, flat, table, _ in runs:
         for line, expected in zip(history, one[0], strict=True):
@@ -260,9 +267,7 @@ def test_an_interrupt_of_one_rank_stops_all_after_the_same_step():
         def on_epoch(line: dict[str, float]) -> None:
             communicator.interrupts = int(line["epoch"] == 2 and communicator.rank == 1)
 
-        result = train(
-            parameters, some_rows(200, 0), SCHEDULE, seed=0, on_epoch=on_epoch, communicator=communicator
-        )
+        result = train(parameters, some_rows(200, 0), SCHEDULE, seed=0, on_epoch=on_epoch, communicator=communicator)
         return result.stopped_by, len(result.history), result.flat.numpy().tobytes()
 
     with pytest.warns(UserWarning, match="interrupted in epoch 3"):
@@ -345,9 +350,7 @@ def test_more_ranks_than_classes_are_refused():
     """Each rank needs a class at least."""
 
     def work(communicator: Simulated):
-        parameters = Parameters(
-            scaled_spec(SPEC, "ntk"), dtype=torch.float64, head=HeadPlan("classes", 64, 32, 0)
-        )
+        parameters = Parameters(scaled_spec(SPEC, "ntk"), dtype=torch.float64, head=HeadPlan("classes", 64, 32, 0))
         with pytest.raises(UsageError, match="7 processes cannot share the 5 classes"):
             train(parameters, some_rows(70, 0), Schedule(0.01, 35, 1), seed=0, communicator=communicator)
 

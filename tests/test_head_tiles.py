@@ -126,6 +126,23 @@ def test_blocks_of_classes_add_up(output, smoothing, bounds):
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_without_a_layer_below_the_weights_gradient_is_the_same(soft):
+    """No gradient at the rows asked for: those of the weights are what they are with it, bit by bit."""
+    x, W, b, target, weight = problem(soft=soft)
+    found = []
+    for d_x in (torch.zeros_like(x), None):
+        head = TiledHead(ClassBlock(W, b, 0, len(W)), len(x), 10, label_smoothing=0.1)
+        parts = []
+
+        def visit(start: int, stop: int, d_weight, d_bias, parts=parts) -> None:
+            parts.append(torch.cat([d_weight, d_bias.unsqueeze(1)], 1))
+
+        head.second_pass(x, target, weight, head.first_pass(x, target), d_x, visit)
+        found.append(torch.cat(parts))
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("way", ["rows", "classes"])
 def test_float32_agrees_with_float64_to_rounding(way):
     """2,000 classes in float32: loss to 1e-6, gradients to 1e-6 of their largest number."""

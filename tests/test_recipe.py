@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -110,6 +111,17 @@ def test_where_validation_rows_come_from():
     assert resolve(DataShape(10_000, 4, 0, 3, has_validation=True), DEFAULTS).validation == "given"
     for n_rows in (150, 10_000):
         assert resolve(DataShape(n_rows, 4, 0, 3), DEFAULTS | {"early_stopping": False}).validation == "none"
+
+
+def test_columns_are_dropped_where_the_network_is_left_to_the_recipe_and_there_are_some():
+    """Tables of four columns and more, wide categories included; not streams, nor networks of the user's own."""
+    table = DataShape(3000, 8, 0, 3, n_columns=8)
+    assert resolve(table, DEFAULTS).input_dropout == 0.2
+    assert resolve(replace(table, n_columns=2, n_sparse=500, active=2.0), DEFAULTS).input_dropout == 0.2
+    assert resolve(replace(table, n_columns=3), DEFAULTS).input_dropout == 0.0
+    assert resolve(table, DEFAULTS | {"hidden_layer_sizes": (32,)}).input_dropout == 0.0
+    assert resolve(replace(table, has_validation=True), DEFAULTS).input_dropout == 0.0
+    assert stream_plan(resolve(table, DEFAULTS)).input_dropout == 0.0
 
 
 def test_a_constant_rate_keeps_no_average():

@@ -114,7 +114,7 @@ class BackwardPass:
         *hidden, n_classes = self.spec.layer_sizes[1:]
         out = {name: [empty(width, self.dtype) for width in hidden] for name in ("z", "x", "d_x")}
         if self._head is not None:
-            return out | {"at_head": [empty(self.spec.layer_sizes[-2], dtype)]}
+            return out | {"at_head": [empty(width, dtype) for width in hidden[-1:]]}
         out["z"].append(empty(n_classes, self.dtype))
         return out | {"logits": [empty(n_classes, dtype) if self.mixed else out["z"][-1]]}
 
@@ -180,9 +180,7 @@ class BackwardPass:
         logits, delta = self._buffers["logits"][0][:, :n], layers[-1].z
         if self.mixed:
             logits.copy_(delta)
-        loss = loss_and_gradient(
-            logits, target, weight, output=self.spec.output, label_smoothing=self.label_smoothing
-        )
+        loss = loss_and_gradient(logits, target, weight, output=self.spec.output, label_smoothing=self.label_smoothing)
         if self.mixed:
             delta.copy_(of_one(logits))
         self._backward(layers, inputs, masks, delta, sparse)
@@ -231,9 +229,9 @@ class BackwardPass:
 
         assert self._head is not None
         last = self._every_member(inputs[-1])
-        at_head = self._buffers["at_head"][0][:, : last.shape[1]]
-        loss = self._head(last.to(at_head.dtype), target, weight, at_head, update)
-        if not layers or not torch.isfinite(loss):
+        at_head = self._buffers["at_head"][0][:, : last.shape[1]] if layers else None
+        loss = self._head(last.to(self.gradient.dtype), target, weight, at_head, update)
+        if at_head is None or not torch.isfinite(loss):
             return loss
         below = layers[-1].d_x
         assert below is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import scipy.sparse
     from torch import Tensor
 
-__all__ = ["Batch", "Feed", "MemoryFeed", "Rows", "SparseBatch", "batch_of", "shifted", "window_batches"]
+__all__ = ["Batch", "Columns", "Feed", "MemoryFeed", "Rows", "SparseBatch", "batch_of", "shifted", "window_batches"]
 
 
 Batch: TypeAlias = "tuple[Tensor, SparseBatch | None, Tensor, Tensor]"
@@ -37,6 +37,13 @@ class SparseBatch:
     indices: Tensor  # (n_nonzero,), int64
     values: Tensor  # (n_nonzero,), floating
     first_entry: int = 0  # entries of the whole batch before these, where other processes have other rows of it
+
+
+class Columns(NamedTuple):
+    """Which column of a table each input comes from: ``of_input``, int64 (n_dense,), from 0 to ``n_columns`` - 1."""
+
+    of_input: Tensor
+    n_columns: int
 
 
 @dataclass
@@ -56,6 +63,8 @@ class Rows:
         The part that each member does not train on and is validated by.
     picture : (height, width, channels) or None
         The shape of a row of pixels.
+    columns : Columns or None
+        The column of the table that each dense input comes from, to drop some of them.
     """
 
     dense: Tensor
@@ -66,6 +75,7 @@ class Rows:
     fold: Tensor | None = None
     member_fold: Tensor | None = None
     picture: tuple[int, int, int] | None = None
+    columns: Columns | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -107,6 +117,10 @@ class Feed(Protocol):
     def picture(self) -> tuple[int, int, int] | None:
         """The shape of a row of pixels."""
 
+    @property
+    def columns(self) -> Columns | None:
+        """The column of the table that each dense input comes from."""
+
     def batches(self, epoch: int, bounds: Sequence[tuple[int, int]], buffer: Tensor) -> Generator[Batch, None, None]:
         """Yield the rows (start, stop) of an epoch's order for each of ``bounds``, which ascend; see ``batch_of``.
 
@@ -131,6 +145,11 @@ class MemoryFeed:
     def picture(self) -> tuple[int, int, int] | None:
         """The shape of a row of pixels."""
         return self.rows.picture
+
+    @property
+    def columns(self) -> Columns | None:
+        """The column of the table that each dense input comes from."""
+        return self.rows.columns
 
     def batches(self, epoch: int, bounds: Sequence[tuple[int, int]], buffer: Tensor) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch."""

@@ -5,6 +5,7 @@
     rows --folds--> softmax regression (little data)  --+
                     members that see numbers only      --+--held-out log loss--> the best mixture, as one network
                     members that see their bins too    --+
+                    the same with columns dropped      --+
 
 Nothing is set apart: each member holds out one fold, trains on the rest, and says of its fold what counts for early
 stopping, for the choice among the networks and for the temperature.
@@ -113,15 +114,26 @@ def fit_compared(
             return candidates[0].fitted
         if clock.is_out():
             return replace(candidates[0].fitted, stopped_by="max_seconds")
+
+    def fit(name: str, seen: Examples, dropping: float, share: float) -> bool:
+        """Add one ensemble to the candidates and return whether there is time for more."""
+        part = None if checkpoints is None else checkpoints.part(name)
+        own = clock.rest_of(_dropping(plan, dropping), share)
+        fitted = _fit_members(seen, n_classes, own, seed, folds, on_epoch, device, part, communicator)
+        candidates.append(fitted)
+        return not communicator.broadcast_json(fitted.fitted.stopped_by == "interrupt" or clock.is_out())
+
     views = _views(examples, plan)
-    for place, seen in enumerate(views):
-        part = None if checkpoints is None else checkpoints.part("bins" if place else "")
-        share = clock.rest_of(plan, 1 / (len(views) - place))
-        fit = _fit_members(seen, n_classes, share, seed, folds, on_epoch, device, part, communicator)
-        candidates.append(fit)
-        if communicator.broadcast_json(fit.fitted.stopped_by == "interrupt" or clock.is_out()):
-            break
+    n_fits = len(views) + (plan.input_dropout > 0)
+    goes_on = all(fit("bins" if i else "", seen, 0.0, 1 / (n_fits - i)) for i, seen in enumerate(views))
+    if goes_on and plan.input_dropout:
+        fit("dropped", views[-1], plan.input_dropout, 1.0)
     return _merged(candidates, examples, plan)
+
+
+def _dropping(plan: Plan, rate: float) -> Plan:
+    """Return the plan of members that drop a share of the columns, those in the sparse block too, or none."""
+    return replace(plan, input_dropout=rate, token_dropout=rate or plan.token_dropout)
 
 
 def _dealt(examples: Examples, plan: Plan, seed: int) -> tuple[Examples, NDArray[np.int64]]:
@@ -156,7 +168,7 @@ def _fit_lone_rows(examples: Examples, n_classes: int, plan: Plan, seed: int, on
     spec = spec_of(examples, n_classes, plan)
     parameters = new_parameters(spec, plan, seed, dtype_of(plan.precision))
     rows = rows_of(examples, parameters.flat.dtype)
-    result = train(parameters, rows, schedule_of(plan), seed=seed, on_epoch=on_epoch)
+    result = train(parameters, rows, schedule_of(_dropping(plan, 0.0)), seed=seed, on_epoch=on_epoch)
     params = numpy_params(parameters, result.flat, result.table)
     n_epochs, stopped_by = len(result.history), result.stopped_by
     return Fitted(spec, params, Calibration(), plan, result.history, no_metrics(), n_epochs, stopped_by)

@@ -1,4 +1,4 @@
-"""Dropout of hidden units and of tokens: draws that are a pure function of (seed, step), on any number of processes."""
+"""Dropout of hidden units, columns and tokens: pure functions of (seed, step), on any number of processes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from softmaxnet.batches import SparseBatch
+from softmaxnet.batches import Columns, SparseBatch
 from softmaxnet.network import NetworkSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Part", "drop_tokens", "hidden_masks"]
+__all__ = ["Part", "drop_columns", "drop_tokens", "hidden_masks"]
 
 
 class Part(NamedTuple):
@@ -20,6 +20,24 @@ class Part(NamedTuple):
 
     first_row: int
     n_rows: int
+
+
+def drop_columns(
+    dense: Tensor, columns: Columns, rate: float, key: tuple[int, int], part: Part | None = None
+) -> Tensor:
+    """Return the batch with a random share of each row's columns set to 0, the others scaled up for it.
+
+    A column goes with all that it was made into (its scaled number, bins and indicators, or its levels), so that the
+    network learns to do without it: what one column says of the class, it has to find in others as well.
+    """
+    import torch
+
+    n = dense.shape[0]
+    first = 0 if part is None else part.first_row * columns.n_columns
+    drawn = _draws(n * columns.n_columns, (key[0] + 2, key[1]), dense.device, first)
+    kept = torch.empty(n, columns.n_columns, dtype=dense.dtype, device=dense.device)
+    torch.lt(drawn.view(n, columns.n_columns), _keep_level(rate), out=kept).mul_(_keep_scale(rate))
+    return kept.index_select(1, columns.of_input).mul_(dense)
 
 
 def drop_tokens(sparse: SparseBatch, rate: float, key: tuple[int, int]) -> SparseBatch:

@@ -149,9 +149,7 @@ class FitJob:
         return len(found.history) if found is not None and keeps_checkpoints(plan) else 0
 
 
-def agree_on_data(
-    communicator: Communicator, encoder: FeatureEncoder, classes: NDArray[Any], n_rows: int
-) -> None:
+def agree_on_data(communicator: Communicator, encoder: FeatureEncoder, classes: NDArray[Any], n_rows: int) -> None:
     """Raise on every process, naming what differs, where they do not see the same columns, classes and rows."""
     names = encoder.feature_names_in
     about: dict[str, object] = {
@@ -168,7 +166,7 @@ def examples_of(encoder: FeatureEncoder, rows: LabelledRows, settings: Mapping[s
     """Return the rows encoded: in float64 where there are few, or where the settings need it."""
     small = len(rows.labels) <= SMALL_ROWS or settings["precision"] == "float64" or settings["solver"] == "lbfgs"
     encoded = encoder.transform(rows.X, dtype=np.float64 if small else np.float32)
-    return Examples(encoded, rows.labels, rows.weight, rows.groups)
+    return Examples(encoded, rows.labels, rows.weight, rows.groups, sources=encoder.dense_sources())
 
 
 def plan_of(examples: Examples, n_classes: int, settings: Mapping[str, Any], *, has_validation: bool) -> Plan:
@@ -181,6 +179,7 @@ def plan_of(examples: Examples, n_classes: int, settings: Mapping[str, Any], *, 
         n_dense=encoded.dense.shape[1] - n_bins,
         n_sparse=0 if sparse is None else sparse.shape[1],
         n_classes=n_classes,
+        n_columns=0 if examples.sources is None else len(np.unique(examples.sources)),
         active=0.0 if sparse is None else sparse.nnz / max(sparse.shape[0], 1),
         picture=picture_shape(encoded.dense) is not None,
         bfloat16=has_bfloat16_products(),
@@ -257,7 +256,8 @@ def without_folds(plan: Plan) -> Plan:
     """Return the plan with one network that a later fit can go on from, in place of members with a fold each."""
     if plan.validation != "folds":
         return plan
-    return replace(plan, validation="none" if plan.solver == "lbfgs" else "holdout", compare_regression=False)
+    validation = "none" if plan.solver == "lbfgs" else "holdout"
+    return replace(plan, validation=validation, compare_regression=False, input_dropout=0.0)
 
 
 def progress(max_epochs: int, then: OnEpoch | None) -> OnEpoch:

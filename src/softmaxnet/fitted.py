@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmaxnet.batches import Rows
+from softmaxnet.batches import Columns, Rows
 from softmaxnet.calibration import Calibration, fit_calibration
 from softmaxnet.features.encoded import Encoded
 from softmaxnet.features.pictures import picture_shape
@@ -59,6 +59,8 @@ class Examples:
     groups : ndarray of shape (n_rows,), optional
     bins : slice, optional
         The columns of the dense block that are piecewise-linear bins, where members may do without them.
+    sources : ndarray of shape (n_dense,), int64, optional
+        The column of the table that each column of the dense block comes from.
     """
 
     encoded: Encoded
@@ -66,6 +68,7 @@ class Examples:
     weight: NDArray[np.float64]
     groups: NDArray[Any] | None = None
     bins: slice | None = None
+    sources: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -75,12 +78,12 @@ class Examples:
         """Return some of the rows."""
         encoded = self.encoded
         sparse = None if encoded.sparse is None else encoded.sparse[rows]
-        return Examples(
-            replace(encoded, dense=encoded.dense[rows], sparse=sparse),
-            self.target[rows],
-            self.weight[rows],
-            None if self.groups is None else self.groups[rows],
-            self.bins,
+        return replace(
+            self,
+            encoded=replace(encoded, dense=encoded.dense[rows], sparse=sparse),
+            target=self.target[rows],
+            weight=self.weight[rows],
+            groups=None if self.groups is None else self.groups[rows],
         )
 
     def blind(self) -> Examples:
@@ -88,7 +91,8 @@ class Examples:
         if self.bins is None:
             return self
         dense = np.delete(self.encoded.dense, self.bins, axis=1)
-        return replace(self, encoded=replace(self.encoded, dense=dense), bins=None)
+        sources = None if self.sources is None else np.delete(self.sources, self.bins)
+        return replace(self, encoded=replace(self.encoded, dense=dense), bins=None, sources=sources)
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,16 @@ def rows_of(examples: Examples, dtype: Any, device: str = "cpu") -> Rows:
         scale=examples.encoded.dense_scale,
         sparse=examples.encoded.sparse,
         picture=picture_shape(examples.encoded.dense),
+        columns=None if examples.sources is None else _columns(examples.sources, device),
     )
+
+
+def _columns(sources: NDArray[np.int64], device: str) -> Columns:
+    """Return the columns of the table that have inputs, numbered without gaps."""
+    import torch
+
+    there, of_input = np.unique(sources, return_inverse=True)
+    return Columns(torch.from_numpy(of_input).to(device), len(there))
 
 
 def schedule_of(plan: Plan) -> Schedule:
@@ -175,6 +188,7 @@ def schedule_of(plan: Plan) -> Schedule:
         table_rate=plan.table_rate,
         average_power=plan.average_power,
         shift=plan.shift,
+        input_dropout=plan.input_dropout,
         token_dropout=plan.token_dropout,
         n_iter_no_change=plan.n_iter_no_change,
         max_seconds=plan.max_seconds,

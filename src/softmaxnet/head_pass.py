@@ -58,7 +58,9 @@ class HeadPass:
             )
             self._heads.append(head)
 
-    def __call__(self, x: Tensor, target: Tensor, weight: Tensor, d_x: Tensor, update: Update | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, target: Tensor, weight: Tensor, d_x: Tensor | None, update: Update | None = None
+    ) -> Tensor:
         """Return the loss [nats times weight], float64, and fill ``d_x``; change nothing where it is not finite.
 
         Parameters
@@ -66,17 +68,18 @@ class HeadPass:
         x : Tensor of shape (n_members, n_rows, width)
         target : Tensor of shape (n_rows,), int64; or (n_rows, n_classes), probabilities
         weight : Tensor of shape (n_rows,) or (n_members, n_rows)
-        d_x : Tensor of the shape of x, overwritten
+        d_x : Tensor of the shape of x, overwritten. None where there is no layer below that learns
         update : callable, needed where the plan is of the kind "classes"
         """
         weight = weight.expand(len(self._heads), -1)
-        d_x.zero_()
+        if d_x is not None:
+            d_x.zero_()
         if self.plan.kind == "rows":
             return self._in_rows(x, target, weight, d_x)
         assert update is not None
         return self._in_classes(x, target, weight, d_x, update)
 
-    def _in_rows(self, x: Tensor, target: Tensor, weight: Tensor, d_x: Tensor) -> Tensor:
+    def _in_rows(self, x: Tensor, target: Tensor, weight: Tensor, d_x: Tensor | None) -> Tensor:
         import torch
 
         assert self.gradient is not None
@@ -87,15 +90,14 @@ class HeadPass:
         for member, head in enumerate(self._heads):
             for start in range(0, x.shape[1], self.plan.n_rows):
                 part = slice(start, start + self.plan.n_rows)
+                d_part = None if d_x is None else d_x[member, part]
                 rows = x[member, part], target[part]
                 sums = head.first_pass(*rows)
                 loss += self._loss(sums, weight[member, part])
-                head.add_gradient(
-                    *rows, weight[member, part], sums, d_x[member, part], d_weight[member], d_bias[member]
-                )
+                head.add_gradient(*rows, weight[member, part], sums, d_part, d_weight[member], d_bias[member])
         return loss
 
-    def _in_classes(self, x: Tensor, target: Tensor, weight: Tensor, d_x: Tensor, update: Update) -> Tensor:
+    def _in_classes(self, x: Tensor, target: Tensor, weight: Tensor, d_x: Tensor | None, update: Update) -> Tensor:
         import torch
 
         passes = [head.first_pass(x[member], target) for member, head in enumerate(self._heads)]
@@ -109,7 +111,8 @@ class HeadPass:
             def visit(start: int, stop: int, d_weight: Tensor, d_bias: Tensor, member: int = member) -> None:
                 update(member, start, stop, d_weight, d_bias)
 
-            head.second_pass(x[member], target, weight[member], passes[member], d_x[member], visit)
+            d_member = None if d_x is None else d_x[member]
+            head.second_pass(x[member], target, weight[member], passes[member], d_member, visit)
         return loss
 
     def _loss(self, sums: RowSums, weight: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def shard_bytes(n_rows: int, width: int, size: int, *, n_members: int = 1, items
     """Return the bytes that each of ``size`` processes sends for the output layer in a step of ``n_rows`` rows.
 
     ``(P - 1) / P N (M (D + 1) b + 8)`` for rows, weights and labels, ``2 (P - 1) / P N M (8 + 24 + D b)`` for the sums
-    over classes, which are float64, and the gradient at the rows.
+    over classes, which are float64, and the gradient at the rows, which is left out where there are no hidden layers.
 
     Examples
     --------
@@ -116,7 +116,9 @@ class ShardedHead:
                 )
             )
 
-    def __call__(self, x: Tensor, target: Tensor, weight: Tensor, d_x: Tensor, update: Update | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, target: Tensor, weight: Tensor, d_x: Tensor | None, update: Update | None = None
+    ) -> Tensor:
         """Return the loss of this process's rows, and fill ``d_x``; change nothing where any loss is not finite.
 
         Parameters
@@ -124,7 +126,7 @@ class ShardedHead:
         x : Tensor of shape (n_members, n_rows of this process, width)
         target : Tensor of shape (n_rows of this process,), int64
         weight : Tensor of shape (n_rows of this process,) or (n_members, n_rows of this process)
-        d_x : Tensor of the shape of x, overwritten
+        d_x : Tensor of the shape of x, overwritten. None where there is no layer below that learns: it is not sent
         update : callable
             Given (member, start, stop, dW, db) of each tile of this process's classes.
 
@@ -143,16 +145,18 @@ class ShardedHead:
         losses = torch.stack([row_losses(found, self.smoothing, self.n_classes) for found in sums]) * weights
         if not torch.isfinite(total := losses.sum()):
             return total
-        gradient = torch.zeros_like(all_x)
+        gradient = None if d_x is None else torch.zeros_like(all_x)
         for member, head in enumerate(self._heads):
 
             def visit(start: int, stop: int, d_weight: Tensor, d_bias: Tensor, member: int = member) -> None:
                 update(member, self.part.start + start, self.part.start + stop, d_weight, d_bias)
 
-            head.second_pass(all_x[member], labels, weights[member], sums[member], gradient[member], visit)
-        self.communicator.all_reduce(gradient)
+            d_member = None if gradient is None else gradient[member]
+            head.second_pass(all_x[member], labels, weights[member], sums[member], d_member, visit)
         mine = self.communicator.part(self.n_rows)
-        d_x.copy_(gradient[:, mine])
+        if d_x is not None and gradient is not None:
+            self.communicator.all_reduce(gradient)
+            d_x.copy_(gradient[:, mine])
         return losses[:, mine].sum()
 
     def _gathered(self, x: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -218,7 +218,7 @@ class TiledHead:
         return torch.where(inside, at_label.double(), 0.0)
 
     def second_pass(
-        self, x: Tensor, target: Tensor, weight: Tensor, sums: RowSums, d_x: Tensor, visit: Visit
+        self, x: Tensor, target: Tensor, weight: Tensor, sums: RowSums, d_x: Tensor | None, visit: Visit
     ) -> None:
         """Add this block's part to the gradient at the rows and hand out that of each tile's weights.
 
@@ -228,7 +228,7 @@ class TiledHead:
         weight : Tensor of shape (n_rows,)
         sums : RowSums
             Over all classes, those of other blocks included.
-        d_x : Tensor of shape (n_rows, width); added to
+        d_x : Tensor of shape (n_rows, width); added to; None where no layer below learns
         visit : callable of (start, stop, dW, db)
             May change the weights of that tile: they are not read again.
         """
@@ -241,7 +241,14 @@ class TiledHead:
             visit(start, stop, d_weight, d_bias)
 
     def add_gradient(
-        self, x: Tensor, target: Tensor, weight: Tensor, sums: RowSums, d_x: Tensor, d_weight: Tensor, d_bias: Tensor
+        self,
+        x: Tensor,
+        target: Tensor,
+        weight: Tensor,
+        sums: RowSums,
+        d_x: Tensor | None,
+        d_weight: Tensor,
+        d_bias: Tensor,
     ) -> None:
         """Add to all three gradients, of which those of the weights exist whole; arguments as :meth:`second_pass`."""
         targets = _Targets(self, x, target, weight)
@@ -278,7 +285,7 @@ class TiledHead:
         x: Tensor,
         start: int,
         stop: int,
-        d_x: Tensor,
+        d_x: Tensor | None,
         d_weight: Tensor,
         d_bias: Tensor,
         beta: int,
@@ -289,8 +296,9 @@ class TiledHead:
         scaled = torch.mul(x, factor.unsqueeze(1), out=self._x[:n])
         torch.addmm(d_weight, proba.T, scaled, beta=beta, out=d_weight)
         torch.addmv(d_bias, proba.T, factor, beta=beta, out=d_bias)
-        part = torch.mm(proba, self.block.weight[start:stop], out=self._part[:n])
-        d_x.addcmul_(part, factor.unsqueeze(1))
+        if d_x is not None:
+            part = torch.mm(proba, self.block.weight[start:stop], out=self._part[:n])
+            d_x.addcmul_(part, factor.unsqueeze(1))
 
 
 class _Targets:
@@ -305,7 +313,7 @@ class _Targets:
         if self.even is not None:
             self.even_weight, self.even_bias = torch.mv(x.T, self.even), self.even.sum()
 
-    def subtract(self, start: int, stop: int, d_x: Tensor, d_weight: Tensor, d_bias: Tensor) -> None:
+    def subtract(self, start: int, stop: int, d_x: Tensor | None, d_weight: Tensor, d_bias: Tensor) -> None:
         """Take the part of one tile away from the gradients."""
         import torch
 
@@ -313,12 +321,14 @@ class _Targets:
         if self.even is not None:
             d_weight.sub_(self.even_weight)
             d_bias.sub_(self.even_bias)
-            d_x.addr_(self.even, tile.sum(0), alpha=-1)
+            if d_x is not None:
+                d_x.addr_(self.even, tile.sum(0), alpha=-1)
         if self.target.ndim == 2:
             q = self.target[:, start:stop] * self.weight.unsqueeze(1)
             d_weight.addmm_(q.T, self.x, alpha=-1)
             d_bias.sub_(q.sum(0))
-            d_x.addmm_(q, tile, alpha=-1)
+            if d_x is not None:
+                d_x.addmm_(q, tile, alpha=-1)
             return
         local = self.target - (self.block.first + start)
         rows = torch.nonzero((local >= 0) & (local < stop - start)).flatten()
@@ -327,4 +337,5 @@ class _Targets:
         local, weight = local.index_select(0, rows), self.weight.index_select(0, rows)
         d_weight.index_add_(0, local, self.x.index_select(0, rows) * weight.unsqueeze(1), alpha=-1)
         d_bias.index_add_(0, local, weight, alpha=-1)
-        d_x.index_add_(0, rows, tile.index_select(0, local) * weight.unsqueeze(1), alpha=-1)
+        if d_x is not None:
+            d_x.index_add_(0, rows, tile.index_select(0, local) * weight.unsqueeze(1), alpha=-1)

@@ -80,7 +80,8 @@ def _words(part: Candidate, share: float, *, is_alone: bool) -> str:
     if part.is_regression:
         return "softmax regression" if is_alone else f"softmax regression with a share of {share:g}"
     n = part.fitted.spec.n_members
-    return f"{n} network{'s' if n > 1 else ''} {'with' if part.sees_bins else 'without'} bins"
+    dropping = ", columns dropped" if part.fitted.plan.input_dropout else ""
+    return f"{n} network{'s' if n > 1 else ''} {'with' if part.sees_bins else 'without'} bins{dropping}"
 
 
 def best_mixture(candidates: Sequence[Candidate], labels: NDArray[np.int64], weight: NDArray[np.float64]) -> Mixture:

@@ -7,8 +7,9 @@ up to 1,000 rows          the same with ten small members each and penalised sof
                           besides, all in float64: the mixture with the lowest cross-validated log loss
 tables                    two ensembles of networks with three hidden layers, in neural tangent parametrisation, under
                           Adam at a constant rate, the running average of whose weights is what is validated and kept;
-                          one sees the numbers in piecewise-linear bins as well; each member holds out a tenth of its
-                          own, and the better ensemble or both are kept: see ``comparison.py``
+                          one sees the numbers in piecewise-linear bins as well, a third is trained with columns
+                          dropped at random besides; each member holds out a tenth of its own, and the best mixture
+                          is kept: see ``comparison.py``
 pixels                    the same with wider layers
 text                      one hidden layer on hashed n-grams; Adagrad on the touched rows of its weights
 ``hidden_layer_sizes=()`` softmax regression by full-batch L-BFGS
@@ -51,6 +52,8 @@ FULL_ENSEMBLE_ROWS = 10_000
 """Of more rows two members with and two without bins take the time that there is."""
 MOST_CLASSES = 500
 """Up to so many there is more than one network."""
+COLUMN_DROPOUT, DROPPED_MIN_COLUMNS = 0.2, 4
+"""Share of the columns that an ensemble drops, and from how many columns on there is one."""
 FILE_VISITS = 20_000_000
 """Rows of a file that are trained on in all its epochs, about; one epoch is the least."""
 FILE_BATCH = 1024
@@ -71,6 +74,8 @@ class DataShape:
     n_rows : int
         Rows trained on or held out.
     n_dense, n_sparse, n_classes : int
+    n_columns : int
+        Columns of the table that have inputs in the dense block.
     active : float
         Mean number of non-zero entries of a row of the sparse block.
     picture : bool
@@ -86,6 +91,7 @@ class DataShape:
     n_dense: int
     n_sparse: int
     n_classes: int
+    n_columns: int = 0
     active: float = 0.0
     picture: bool = False
     has_validation: bool = False
@@ -116,6 +122,8 @@ class Plan:
     learning_rate_schedule: str
     average_power: float | None
     shift: int
+    input_dropout: float
+    """Share of the columns that members of one ensemble more leave out of each row; 0: there is no such ensemble."""
     token_dropout: float
     label_smoothing: float
     initial_gain: float
@@ -175,6 +183,9 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
     compares = given["hidden_layer_sizes"] == given["solver"] == given["n_members"] == "auto"
     own_folds = compares and not text and not _is_large_picture(shape) and given["output"] == "softmax"
     validation = _validation(shape, given, own_folds)
+    compares_folds = own_folds and validation == "folds"
+    # a wide category is one entry of the sparse block
+    n_columns = 0.0 if shape.picture else shape.n_columns + shape.active
     return Plan(
         hidden_layer_sizes=hidden,
         activation=told("activation", "relu" if text or shape.picture else "silu"),
@@ -195,6 +206,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         learning_rate_schedule=told("learning_rate_schedule", "flat" if copies else "cosine"),
         average_power=10.0 if copies and not constant else None,
         shift=1 if shape.picture else 0,
+        input_dropout=COLUMN_DROPOUT if compares_folds and n_columns >= DROPPED_MIN_COLUMNS else 0.0,
         token_dropout=0.7 if text else 0.0,
         label_smoothing=float(given["label_smoothing"]),
         initial_gain=0.5 if text else 1.0,
@@ -203,7 +215,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         validation_fraction=float(given["validation_fraction"]),
         canonical_rows=small and validation == "folds",
         compare_regression=small and given["hidden_layer_sizes"] == given["solver"] == "auto",
-        compare_bins=compares_bins(given) and own_folds and validation == "folds",
+        compare_bins=compares_bins(given) and compares_folds,
         n_folds=5 if small else max(round(1 / given["validation_fraction"]), 2),
         calibration=given["calibration"],
         precision=told("precision", _precision(shape, hidden, solver, small)),
@@ -222,6 +234,7 @@ def stream_plan(plan: Plan) -> Plan:
         plan,
         validation="none",
         calibration=None,
+        input_dropout=0.0,
         solver="adam",
         max_epochs=1,
         learning_rate_schedule="constant",

@@ -60,7 +60,7 @@ class StreamFeed:
         The processes that train together: each reads all rows and hands over its part of every batch.
     """
 
-    picture = None
+    picture = columns = None
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ from softmaxnet.checkpoint import Checkpoint, Checkpoints
 from softmaxnet.communicator import ALONE, Communicator
 from softmaxnet.data.epoch_plan import batch_bounds
 from softmaxnet.data_parallel import Exchange, spreads_classes
-from softmaxnet.dropout import drop_tokens
+from softmaxnet.dropout import drop_columns, drop_tokens
 from softmaxnet.errors import TrainingDivergedError, UsageError
 from softmaxnet.head_pass import Update
 from softmaxnet.kept_weights import BestWeights
@@ -62,6 +62,8 @@ class Schedule:
     table_rate : float
         Adagrad's rate of the sparse table, relative to ``learning_rate``.
     average_power : float or None
+    input_dropout : float
+        Share of the columns that is left out of each row of a batch: all inputs of theirs in the dense block are 0.
     token_dropout : float
         Share of the sparse block's entries left out of each batch.
     shift : int
@@ -85,6 +87,7 @@ class Schedule:
     label_smoothing: float = 0.0
     table_rate: float = 1.0
     average_power: float | None = None
+    input_dropout: float = 0.0
     token_dropout: float = 0.0
     shift: int = 0
     n_iter_no_change: int = 10
@@ -339,19 +342,19 @@ class _Run:
         """
         dense, sparse, target, weight = batch
         schedule, key = self.schedule, (self.seed, drawn)
+        part = None if self.exchange is None else self.exchange.part(*self.bounds[drawn % len(self.bounds)])
         if schedule.shift and self.feed.picture:
             dense = shifted(dense, self.feed.picture, schedule.shift, key)
+        if schedule.input_dropout and self.feed.columns is not None:
+            dense = drop_columns(dense, self.feed.columns, schedule.input_dropout, key, part)
         if schedule.token_dropout and sparse is not None:
             sparse = drop_tokens(sparse, schedule.token_dropout, key)
         total = len(self.bounds) * schedule.max_epochs
         warmup = max(round(schedule.warmup_fraction * total), 1)
         factor = learning_rate_factor(step, total, warmup, schedule.shape)
         rate = self.rate_factor * schedule.learning_rate * factor
-        if self.exchange is None:
-            loss = self.backward(dense, target, weight, sparse, key, update=self._head_update(rate))
-        else:
-            part = self.exchange.part(*self.bounds[drawn % len(self.bounds)])
-            loss = self.backward(dense, target, weight, sparse, key, part, self._head_update(rate))
+        loss = self.backward(dense, target, weight, sparse, key, part, self._head_update(rate))
+        if self.exchange is not None:
             loss = self.exchange.sum(loss, self.deadline is not None and time.monotonic() >= self.deadline)
         lost = float(loss.item())
         if not (math.isfinite(lost) and _is_finite(self.backward.gradient)):
@@ -484,5 +487,3 @@ def _go_on_alike(run: _Run, result: TrainingResult, communicator: Communicator, 
     result.history[:] = about["history"]
     result.best_epoch = about["best_epoch"]
     run.optimizer.n_steps, run.rate_factor = about["n_steps"], about["rate_factor"]
-
-

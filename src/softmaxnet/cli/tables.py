@@ -53,6 +53,8 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     text = "would be trained:\n" + aligned(rows, indent="  ")
     tried = ["softmax regression"] if plan.get("compare_regression") else []
     tried += ["these networks", "as many that see numbers in bins"] if plan.get("compare_bins") else ["these networks"]
+    if plan.get("input_dropout"):
+        tried.append("as many trained with columns dropped at random")
     if len(tried) == 1:
         return text
     return f"{text}\n\ncompared by held-out log loss: {', '.join(tried)}; the best mixture of them is kept."
