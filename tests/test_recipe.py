@@ -124,6 +124,18 @@ def test_columns_are_dropped_where_the_network_is_left_to_the_recipe_and_there_a
     assert stream_plan(resolve(table, DEFAULTS)).input_dropout == 0.0
 
 
+def test_inputs_are_selected_where_there_are_many_for_the_rows():
+    """From 32 inputs on: of little data always, of more where each input has up to 20 rows and a pass is little work."""
+    assert resolve(DataShape(500, 32, 0, 3), DEFAULTS).selects_inputs
+    assert not resolve(DataShape(500, 31, 0, 3), DEFAULTS).selects_inputs
+    wide, long, heavy = (
+        resolve(DataShape(*shape), DEFAULTS) for shape in ((4000, 200, 0, 3), (4001, 200, 0, 3), (4000, 2000, 0, 3))
+    )
+    assert (wide.compare_regression, wide.selects_inputs) == (True, True)
+    assert (long.compare_regression, heavy.compare_regression) == (False, False)
+    assert not resolve(DataShape(500, 300, 0, 3), DEFAULTS | {"hidden_layer_sizes": ()}).selects_inputs
+
+
 def test_a_constant_rate_keeps_no_average():
     """With a constant rate, for warm starts, what is validated are the parameters themselves."""
     assert resolve(SHAPES["table"], DEFAULTS | {"learning_rate_schedule": "constant"}).average_power is None

@@ -3,6 +3,7 @@
 ::
 
     rows --folds--> softmax regression (little data)  --+
+                    the same on few of many inputs     --+
                     members that see numbers only      --+--held-out log loss--> the best mixture, as one network
                     members that see their bins too    --+
                     the same with columns dropped      --+
@@ -42,11 +43,10 @@ from softmaxnet.little_data import (
     OutOfTime,
     canonical,
     copies_to_deal,
-    cross_validated_regression,
-    without_cross_validation,
 )
 from softmaxnet.mixture import Candidate, Mixture, best_mixture, joined
 from softmaxnet.recipe import Plan
+from softmaxnet.regression_search import cross_validated_regression, without_cross_validation
 from softmaxnet.softmax import log_softmax
 from softmaxnet.training import train
 from softmaxnet.validation import Validator
@@ -105,15 +105,10 @@ def fit_compared(
         return _fit_lone_rows(examples, n_classes, plan, seed, on_epoch)
     candidates: list[Candidate] = []
     if plan.solver == "lbfgs" or plan.compare_regression:
-        alone = on_epoch if plan.solver == "lbfgs" else None
-        try:
-            candidates.append(cross_validated_regression(examples.blind(), n_classes, plan, folds, clock, alone))
-        except (KeyboardInterrupt, OutOfTime) as stop:
-            return without_cross_validation(examples.blind(), n_classes, plan, clock, stop)
-        if plan.solver == "lbfgs":
-            return candidates[0].fitted
-        if clock.is_out():
-            return replace(candidates[0].fitted, stopped_by="max_seconds")
+        judged = folds if plan.canonical_rows else np.where(folds < plan.n_members, folds, -1)
+        ended = _add_regressions(candidates, examples.blind(), n_classes, plan, judged, clock, on_epoch)
+        if ended is not None:
+            return ended
 
     def fit(name: str, seen: Examples, dropping: float, share: float) -> bool:
         """Add one ensemble to the candidates and return whether there is time for more."""
@@ -129,6 +124,31 @@ def fit_compared(
     if goes_on and plan.input_dropout:
         fit("dropped", views[-1], plan.input_dropout, 1.0)
     return _merged(candidates, examples, plan)
+
+
+def _add_regressions(
+    candidates: list[Candidate],
+    examples: Examples,
+    n_classes: int,
+    plan: Plan,
+    folds: NDArray[np.int64],
+    clock: Clock,
+    on_epoch: OnEpoch | None,
+) -> Fitted | None:
+    """Add softmax regression to the candidates; return it where the fit is to end with it."""
+    alone = on_epoch if plan.solver == "lbfgs" else None
+    try:
+        for selecting in (False, True) if plan.selects_inputs else (False,):
+            found = cross_validated_regression(examples, n_classes, plan, folds, clock, alone, selecting=selecting)
+            candidates.append(found)
+    except (KeyboardInterrupt, OutOfTime) as stop:
+        if not candidates:
+            return without_cross_validation(examples, n_classes, plan, clock, stop)
+        if isinstance(stop, KeyboardInterrupt):
+            return replace(candidates[0].fitted, stopped_by="interrupt")
+    if plan.solver == "lbfgs":
+        return candidates[0].fitted
+    return replace(candidates[0].fitted, stopped_by="max_seconds") if clock.is_out() else None
 
 
 def _dropping(plan: Plan, rate: float) -> Plan:

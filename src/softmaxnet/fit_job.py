@@ -28,7 +28,7 @@ from softmaxnet.inputs import LabelledRows
 from softmaxnet.machine import has_bfloat16_products, limited_threads, resolve_device, worthwhile_threads
 from softmaxnet.model import SoftmaxModel
 from softmaxnet.network import NetworkSpec
-from softmaxnet.recipe import SMALL_ROWS, DataShape, Plan, plan_of_network, resolve
+from softmaxnet.recipe import SMALL_ROWS, DataShape, Plan, plan_of_network, resolve, uncompared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -257,7 +257,7 @@ def without_folds(plan: Plan) -> Plan:
     if plan.validation != "folds":
         return plan
     validation = "none" if plan.solver == "lbfgs" else "holdout"
-    return replace(plan, validation=validation, compare_regression=False, input_dropout=0.0)
+    return uncompared(plan, validation)
 
 
 def progress(max_epochs: int, then: OnEpoch | None) -> OnEpoch:

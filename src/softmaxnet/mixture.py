@@ -78,7 +78,8 @@ class Mixture:
 
 def _words(part: Candidate, share: float, *, is_alone: bool) -> str:
     if part.is_regression:
-        return "softmax regression" if is_alone else f"softmax regression with a share of {share:g}"
+        name = "softmax regression" + (" on few of many inputs" if part.fitted.plan.selects_inputs else "")
+        return name if is_alone else f"{name} with a share of {share:g}"
     n = part.fitted.spec.n_members
     dropping = ", columns dropped" if part.fitted.plan.input_dropout else ""
     return f"{n} network{'s' if n > 1 else ''} {'with' if part.sees_bins else 'without'} bins{dropping}"

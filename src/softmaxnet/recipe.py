@@ -38,6 +38,7 @@ __all__ = [
     "plan_of_network",
     "resolve",
     "stream_plan",
+    "uncompared",
 ]
 
 SIGMOID_RATE = 3.0
@@ -54,6 +55,10 @@ MOST_CLASSES = 500
 """Up to so many there is more than one network."""
 COLUMN_DROPOUT, DROPPED_MIN_COLUMNS = 0.2, 4
 """Share of the columns that an ensemble drops, and from how many columns on there is one."""
+SELECTION_MIN_INPUTS = 32
+"""From so many inputs on little data may be described best by a few of them."""
+WIDE_ROWS_AN_INPUT, WIDE_LOGIT_TERMS = 20, 5_000_000
+"""Rows for each input up to which more than little data may be so too, and rows x inputs x classes (a pass's work)."""
 FILE_VISITS = 20_000_000
 """Rows of a file that are trained on in all its epochs, about; one epoch is the least."""
 FILE_BATCH = 1024
@@ -133,6 +138,8 @@ class Plan:
     n_folds: int
     canonical_rows: bool
     compare_regression: bool
+    selects_inputs: bool
+    """Softmax regression leaves inputs out; of a comparison: one that may is compared as well."""
     compare_bins: bool
     calibration: str | None
     precision: str
@@ -184,6 +191,8 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
     own_folds = compares and not text and not _is_large_picture(shape) and given["output"] == "softmax"
     validation = _validation(shape, given, own_folds)
     compares_folds = own_folds and validation == "folds"
+    left_open = given["hidden_layer_sizes"] == given["solver"] == "auto"
+    compares_regression = left_open and (small or (compares_folds and _is_wide(shape)))
     # a wide category is one entry of the sparse block
     n_columns = 0.0 if shape.picture else shape.n_columns + shape.active
     return Plan(
@@ -214,7 +223,8 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         validation=validation,
         validation_fraction=float(given["validation_fraction"]),
         canonical_rows=small and validation == "folds",
-        compare_regression=small and given["hidden_layer_sizes"] == given["solver"] == "auto",
+        compare_regression=compares_regression,
+        selects_inputs=compares_regression and shape.n_dense >= SELECTION_MIN_INPUTS,
         compare_bins=compares_bins(given) and compares_folds,
         n_folds=5 if small else max(round(1 / given["validation_fraction"]), 2),
         calibration=given["calibration"],
@@ -285,6 +295,18 @@ def file_rounds(plan: Plan, n_rows: int, n_held_out: int, operations_per_row: fl
     return max(min(wanted, most), 1)
 
 
+def uncompared(plan: Plan, validation: str) -> Plan:
+    """Return the plan of one network where a comparison was planned."""
+    return replace(
+        plan,
+        validation=validation,
+        compare_regression=False,
+        selects_inputs=False,
+        compare_bins=False,
+        input_dropout=0.0,
+    )
+
+
 def plan_of_network(plan: Plan, spec: NetworkSpec) -> Plan:
     """Return the plan with the layers of a network that is there already."""
     return replace(
@@ -334,6 +356,12 @@ def _hidden(shape: DataShape, text: bool) -> tuple[int, ...]:
 
 def _is_large_picture(shape: DataShape) -> bool:
     return shape.picture and shape.n_dense > 256
+
+
+def _is_wide(shape: DataShape) -> bool:
+    """Whether rows are so few for their inputs, though many in number, that softmax regression may read them best."""
+    is_wide = shape.n_dense >= SELECTION_MIN_INPUTS and shape.n_rows <= WIDE_ROWS_AN_INPUT * shape.n_dense
+    return is_wide and not shape.picture and shape.n_rows * shape.n_dense * shape.n_classes <= WIDE_LOGIT_TERMS
 
 
 def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: str) -> int:

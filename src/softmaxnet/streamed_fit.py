@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from softmaxnet.machine import has_bfloat16_products, limited_threads, resolve_d
 from softmaxnet.model import SoftmaxModel
 from softmaxnet.network import NetworkSpec
 from softmaxnet.readable_source import readable_source
-from softmaxnet.recipe import DataShape, Plan, file_plan, file_rounds, resolve
+from softmaxnet.recipe import DataShape, Plan, file_plan, file_rounds, resolve, uncompared
 from softmaxnet.stream_feed import OnRows, StreamFeed
 from softmaxnet.stream_memory import MemoryNeed, encoded_row_bytes, slice_rows, stream_bytes
 
@@ -145,7 +145,7 @@ class StreamedFit:
             )
         plan = file_plan(resolve(self.shape, given | {"solver": "adam"}), self.shape, given)
         validation = "none" if self.validation is None else plan.validation
-        return replace(plan, validation="given" if validation == "folds" else validation, compare_regression=False)
+        return uncompared(plan, "given" if validation == "folds" else validation)
 
     @cached_property
     def spec(self) -> NetworkSpec:

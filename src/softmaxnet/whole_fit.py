@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from softmaxnet.calibration import Calibration
@@ -18,7 +19,7 @@ from softmaxnet.fitted import (
     rows_of,
     spec_of,
 )
-from softmaxnet.full_batch import minimise
+from softmaxnet.full_batch import FullBatchResult, minimise
 from softmaxnet.recipe import Plan
 from softmaxnet.validation import network_logits
 
@@ -40,10 +41,12 @@ def fit_full_batch(
     seed: int = 0,
     state: TrainingState | None = None,
     gap: float = LARGE_GAP,
+    descend: Callable[..., FullBatchResult] = minimise,
 ) -> Fitted:
     """Fit all rows by L-BFGS; the user's validation rows, where there are any, calibrate.
 
     The seed is that of hidden layers; softmax regression always begins at the same place, or at that of ``state``.
+    ``descend`` finds the minimum as :func:`softmaxnet.full_batch.minimise` does.
     """
     import torch
 
@@ -55,7 +58,7 @@ def fit_full_batch(
     large = examples.encoded.dense.size * n_classes > 50_000_000
     rows = rows_of(examples, torch.float32 if large else torch.float64)
     history: list[dict[str, float]] = []
-    found = minimise(
+    found = descend(
         parameters,
         rows,
         weight_decay=plan.weight_decay or 0.0,
