@@ -20,7 +20,7 @@ FLOORS = (
     "tensor_file network class_tiles held_out head_plan head head_tiles head_pass head_shards parameters",
     "batches dropout layer_pass embedding_pass backward optimizer",
     "checkpoint kept_weights data_parallel validation training regression full_batch recipe history",
-    "fitted mixture whole_fit little_data regression_search comparison fitting",
+    "fitted row_space mixture whole_fit little_data regression_search comparison fitting",
     "importance explain model golden model_file onnx_graph onnx_export drawing",
     "inputs fit_job stream_memory stream_feed readable_source streamed_fit estimator",
     "plots report demo ray",

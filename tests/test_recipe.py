@@ -125,7 +125,7 @@ def test_columns_are_dropped_where_the_network_is_left_to_the_recipe_and_there_a
 
 
 def test_inputs_are_selected_where_there_are_many_for_the_rows():
-    """From 32 inputs on: of little data always, of more where each input has up to 20 rows and a pass is little work."""
+    """From 32 inputs on: of little data always, of more where there are up to 20 rows an input and little work."""
     assert resolve(DataShape(500, 32, 0, 3), DEFAULTS).selects_inputs
     assert not resolve(DataShape(500, 31, 0, 3), DEFAULTS).selects_inputs
     wide, long, heavy = (

@@ -10,10 +10,15 @@ from sklearn.metrics import log_loss
 
 from softmaxnet import SoftmaxClassifier
 from softmaxnet.batches import Rows
+from softmaxnet.features.encoded import Encoded
+from softmaxnet.fitted import Examples
 from softmaxnet.full_batch import minimise
 from softmaxnet.network import NetworkSpec
 from softmaxnet.parameters import Parameters, scaled_spec
+from softmaxnet.recipe import DEFAULTS, DataShape, resolve
 from softmaxnet.regression_search import minimise_selecting
+from softmaxnet.row_space import RowSpace
+from softmaxnet.whole_fit import fit_full_batch, regression_plan
 
 
 def few_of_many(n: int, seed: int, width: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -65,6 +70,29 @@ def test_without_a_penalty_it_is_the_same_minimum():
         way(parameters_of(6, 3), rows_of(X, y), weight_decay=0.0).objective for way in (minimise, minimise_selecting)
     ]
     assert found[0] == pytest.approx(found[1], rel=1e-8)
+
+
+@pytest.mark.parametrize("n_sparse", [0, 90])
+def test_in_coordinates_of_the_rows_softmax_regression_is_the_same(n_sparse):
+    """More inputs than rows, dense and sparse, bytes with a scale: weights and logits agree with the direct fit's."""
+    import scipy.sparse
+
+    rng = np.random.default_rng(5)
+    X, y = rng.integers(0, 256, size=(40, 60)).astype(np.uint8), rng.integers(3, size=40)
+    sparse = scipy.sparse.random_array((40, n_sparse), density=0.2, format="csr", rng=rng) if n_sparse else None
+    examples = Examples(Encoded(X, 1 / 255, sparse), y, rng.uniform(0.5, 2, 40))
+    plan = regression_plan(resolve(DataShape(40, 60, n_sparse, 3), DEFAULTS), 0.01)
+    direct = fit_full_batch(examples, 3, plan, None)
+    space = RowSpace.of(examples)
+    own = fit_full_batch(space.rows, 3, plan, None)
+    for name, weights in space.weights(own.params["layers.0.weight"][0]).items():
+        np.testing.assert_allclose(weights, direct.params[name], atol=1e-6)
+    np.testing.assert_allclose(own.params["layers.0.bias"], direct.params["layers.0.bias"], atol=1e-6)
+
+
+def test_rows_that_are_no_fewer_than_inputs_stay_as_they_are():
+    """There is nothing to gain."""
+    assert RowSpace.of(Examples(Encoded(np.ones((7, 7)), 1.0, None), np.zeros(7, np.int64), np.ones(7))) is None
 
 
 def test_columns_that_say_nothing_leave_the_prior():

@@ -32,6 +32,7 @@ from softmaxnet.full_batch import FullBatchResult, minimise
 from softmaxnet.little_data import Clock
 from softmaxnet.mixture import Candidate
 from softmaxnet.recipe import Plan
+from softmaxnet.row_space import RowSpace
 from softmaxnet.softmax import log_softmax
 from softmaxnet.validation import network_logits
 from softmaxnet.whole_fit import fit_full_batch, regression_plan
@@ -127,11 +128,17 @@ def cross_validated_regression(
     if plan.solver == "lbfgs" and plan.weight_decay is not None:
         penalties = (plan.weight_decay,)
     descend: Minimise = minimise_selecting if selecting else minimise
+    spec = spec_of(examples, n_classes, linear)
+    space = None if selecting else RowSpace.of(examples)
+    examples = examples if space is None else space.rows
     held_out = folds >= 0
     logits = _out_of_fold_logits(examples, n_classes, linear, folds, penalties, clock, descend)
     best = _strongest_as_good([_row_losses(z[held_out], examples.take(held_out)) for z in logits], examples, held_out)
     chosen = replace(linear, weight_decay=penalties[best])
     fitted = fit_full_batch(examples, n_classes, clock.rest_of(chosen), None, on_epoch, descend=descend)
+    if space is not None:
+        params = fitted.params | space.weights(fitted.params["layers.0.weight"][0])
+        fitted = replace(fitted, spec=spec, params=params, state=None)
     fitted = replace(fitted, plan=chosen)
     rows = examples.take(held_out)
     calibration = calibrated_on(logits[best][held_out], rows, plan)
