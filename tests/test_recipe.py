@@ -124,6 +124,23 @@ def test_columns_are_dropped_where_the_network_is_left_to_the_recipe_and_there_a
     assert stream_plan(resolve(table, DEFAULTS)).input_dropout == 0.0
 
 
+def test_texts_are_learned_by_as_many_networks_as_their_weights_allow():
+    """Five of little data, three of more, fewer of 100,000 n-grams, one where there are more than 500 classes."""
+    text = DataShape(8000, 0, 20_000, 77, active=30.0)
+    shapes = (
+        text,
+        replace(text, n_rows=800, n_sparse=9000),
+        replace(text, n_sparse=45_000),
+        replace(text, n_sparse=2**18),
+    )
+    plans = [resolve(shape, DEFAULTS) for shape in shapes]
+    assert [plan.n_members for plan in plans] == [3, 5, 2, 1]
+    assert {(plan.validation, plan.input_dropout, plan.compare_bins) for plan in plans} == {("folds", 0.0, False)}
+    many = resolve(replace(text, n_classes=1586), DEFAULTS)
+    assert (many.n_members, many.validation) == (1, "holdout")
+    assert resolve(replace(text, has_validation=True), DEFAULTS).n_members == 1
+
+
 def test_inputs_are_selected_where_there_are_many_for_the_rows():
     """From 32 inputs on: of little data always, of more where there are up to 20 rows an input and little work."""
     assert resolve(DataShape(500, 32, 0, 3), DEFAULTS).selects_inputs

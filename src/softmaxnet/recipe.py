@@ -11,7 +11,8 @@ tables                    two ensembles of networks with three hidden layers, in
                           dropped at random besides; each member holds out a tenth of its own, and the best mixture
                           is kept: see ``comparison.py``
 pixels                    the same with wider layers
-text                      one hidden layer on hashed n-grams; Adagrad on the touched rows of its weights
+text                      one hidden layer on hashed n-grams; Adagrad on the touched rows of its weights; three members
+                          that each hold out a tenth of their own, five on little data
 ``hidden_layer_sizes=()`` softmax regression by full-batch L-BFGS
 ========================  =======================================================================================
 
@@ -53,6 +54,8 @@ FULL_ENSEMBLE_ROWS = 10_000
 """Of more rows two members with and two without bins take the time that there is."""
 MOST_CLASSES = 500
 """Up to so many there is more than one network."""
+TEXT_WEIGHTS = 25_000_000
+"""Weights of n-grams in all members together: 100 MB of a model file."""
 COLUMN_DROPOUT, DROPPED_MIN_COLUMNS = 0.2, 4
 """Share of the columns that an ensemble drops, and from how many columns on there is one."""
 SELECTION_MIN_INPUTS = 32
@@ -188,13 +191,13 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
     own_layers = given["hidden_layer_sizes"] == "auto"
     max_epochs = told("max_epochs", 1000 if solver == "lbfgs" else _epochs(shape, text, own_layers))
     compares = given["hidden_layer_sizes"] == given["solver"] == given["n_members"] == "auto"
-    own_folds = compares and not text and not _is_large_picture(shape) and given["output"] == "softmax"
+    own_folds = compares and not _is_large_picture(shape) and given["output"] == "softmax"
     validation = _validation(shape, given, own_folds)
     compares_folds = own_folds and validation == "folds"
     left_open = given["hidden_layer_sizes"] == given["solver"] == "auto"
     compares_regression = left_open and (small or (compares_folds and _is_wide(shape)))
     # a wide category is one entry of the sparse block
-    n_columns = 0.0 if shape.picture else shape.n_columns + shape.active
+    n_columns = 0.0 if shape.picture or text else shape.n_columns + shape.active
     return Plan(
         hidden_layer_sizes=hidden,
         activation=told("activation", "relu" if text or shape.picture else "silu"),
@@ -225,7 +228,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         canonical_rows=small and validation == "folds",
         compare_regression=compares_regression,
         selects_inputs=compares_regression and shape.n_dense >= SELECTION_MIN_INPUTS,
-        compare_bins=compares_bins(given) and compares_folds,
+        compare_bins=compares_bins(given) and compares_folds and not text,
         n_folds=5 if small else max(round(1 / given["validation_fraction"]), 2),
         calibration=given["calibration"],
         precision=told("precision", _precision(shape, hidden, solver, small)),
@@ -365,8 +368,11 @@ def _is_wide(shape: DataShape) -> bool:
 
 
 def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: str) -> int:
-    if not hidden or text or shape.n_classes > MOST_CLASSES:
+    if not hidden or shape.n_classes > MOST_CLASSES:
         return 1
+    if text:
+        most = TEXT_WEIGHTS // (shape.n_sparse * hidden[0])
+        return min(max(most, 1), 5 if shape.n_rows <= SMALL_ROWS else 3) if validation == "folds" else 1
     if validation == "folds" and shape.n_rows <= SMALL_ROWS:
         return 10
     if shape.picture:

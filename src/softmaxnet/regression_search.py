@@ -55,7 +55,9 @@ LEAST_SCALE = 1e-6
 Minimise = Callable[..., FullBatchResult]
 
 
-def minimise_selecting(parameters: Parameters, rows: Rows, **options: Any) -> FullBatchResult:
+def minimise_selecting(
+    parameters: Parameters, rows: Rows, *, max_seconds: float | None = None, **options: Any
+) -> FullBatchResult:
     """Minimise with a penalty that leaves inputs of the dense block out, in place; else as :func:`minimise`.
 
     The penalty of a fit is ``weight_decay / 2 sum_j |W_j|^2 / s_j^2`` with scales whose mean square is 1.
@@ -74,16 +76,16 @@ def minimise_selecting(parameters: Parameters, rows: Rows, **options: Any) -> Fu
     >>> int(sizes.argmax()), int((sizes > 0.01 * sizes.max()).sum()) < 10
     (0, True)
     """
-    weight = parameters.views["layers.0.weight"]
-    found = minimise(parameters, rows, **options)
+    clock, weight = Clock(max_seconds), parameters.views["layers.0.weight"]
+    found = minimise(parameters, rows, max_seconds=max_seconds, **options)
     for _ in range(SELECTING_FITS - 1):
         size = weight.square().sum((0, 2)).sqrt()
-        if not size.any():
+        if clock.is_out() or found.stopped_by == "interrupt" or not size.any():
             break
         scale = (size / size.max()).clamp_(min=LEAST_SCALE).pow_(SELECTING_POWER)
         scale /= scale.square().mean().sqrt()
         weight.div_(scale[:, None])
-        found = minimise(parameters, replace(rows, dense=rows.dense * scale), **options)
+        found = minimise(parameters, replace(rows, dense=rows.dense * scale), max_seconds=clock.left(), **options)
         weight.mul_(scale[:, None])
     return found
 
