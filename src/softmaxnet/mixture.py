@@ -17,6 +17,7 @@ import numpy as np
 from softmaxnet.calibration import held_out_log_loss_after_temperature
 from softmaxnet.fitted import Fitted
 from softmaxnet.network import NetworkSpec
+from softmaxnet.softmax import log_softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,6 +51,11 @@ class Candidate:
         """Whether it has no hidden layer."""
         return not self.fitted.spec.hidden_layer_sizes
 
+    @property
+    def selects_inputs(self) -> bool:
+        """Whether it is a softmax regression that leaves inputs out."""
+        return self.is_regression and self.fitted.plan.selects_inputs
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -63,12 +69,22 @@ class Mixture:
     held_out : ndarray of shape (n_rows,), bool
     loss : float
         Their mean log loss at the best temperature [nats].
+    inverse_temperature : float
     """
 
     parts: tuple[tuple[Candidate, float], ...]
     log_proba: NDArray[np.float64]
     held_out: NDArray[np.bool_]
     loss: float
+    inverse_temperature: float
+
+    def row_losses(self, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the log loss of each row at the best temperature [nats], NaN in rows that are not held out."""
+        known = labels[self.held_out]
+        log_proba = log_softmax(self.inverse_temperature * self.log_proba)
+        losses = np.full(len(labels), np.nan)
+        losses[self.held_out] = -log_proba[np.arange(len(known)), known]
+        return losses
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -78,7 +94,7 @@ class Mixture:
 
 def _words(part: Candidate, share: float, *, is_alone: bool) -> str:
     if part.is_regression:
-        name = "softmax regression" + (" on few of many inputs" if part.fitted.plan.selects_inputs else "")
+        name = "softmax regression" + (" on few of many inputs" if part.selects_inputs else "")
         return name if is_alone else f"{name} with a share of {share:g}"
     n = part.fitted.spec.n_members
     dropping = ", columns dropped" if part.fitted.plan.input_dropout else ""
@@ -89,9 +105,27 @@ def best_mixture(candidates: Sequence[Candidate], labels: NDArray[np.int64], wei
     """Return the mixture with the lowest held-out log loss, the first of those that are equal.
 
     Networks are in it in equal shares or not at all, softmax regression with half a share or a whole one or alone:
-    few choices, so that the rows that choose hardly overrate what is chosen.
+    few choices, so that the rows that choose hardly overrate what is chosen. Softmax regression on few of many inputs,
+    of which the rows have chosen much already, is in it where it gains more than a standard error.
     """
+    plain = [candidate for candidate in candidates if not candidate.selects_inputs]
+    without = _lowest(plain, labels, weight) if plain else None
+    if len(plain) == len(candidates) and without is not None:
+        return without
+    best = _lowest(candidates, labels, weight)
+    return best if without is None or _is_clearly_better(best, without, labels, weight) else without
+
+
+def _lowest(candidates: Sequence[Candidate], labels: NDArray[np.int64], weight: NDArray[np.float64]) -> Mixture:
     return min((_mixed(parts, labels, weight) for parts in _combinations(candidates)), key=lambda mixture: mixture.loss)
+
+
+def _is_clearly_better(one: Mixture, other: Mixture, labels: NDArray[np.int64], weight: NDArray[np.float64]) -> bool:
+    """Whether the losses of rows that both hold out are lower by more than a standard error of the difference."""
+    both = one.held_out & other.held_out
+    gains, weight = other.row_losses(labels)[both] - one.row_losses(labels)[both], weight[both]
+    mean = float(np.average(gains, weights=weight))
+    return mean > float(np.sqrt((weight**2) @ (gains - mean) ** 2) / weight.sum())
 
 
 def _combinations(candidates: Sequence[Candidate]) -> Iterator[tuple[tuple[Candidate, float], ...]]:
@@ -115,8 +149,8 @@ def _mixed(
     total = sum(share for _, share in parts)
     terms = [part.log_proba[held_out] + np.log(share / total) for part, share in parts]
     log_proba = np.logaddexp.reduce(terms, axis=0)
-    loss, _ = held_out_log_loss_after_temperature(log_proba, labels[held_out], weight[held_out])
-    return Mixture(parts, log_proba, held_out, loss)
+    loss, beta = held_out_log_loss_after_temperature(log_proba, labels[held_out], weight[held_out])
+    return Mixture(parts, log_proba, held_out, loss, beta)
 
 
 def can_join(regression: Fitted, network: NetworkSpec) -> bool:
