@@ -86,10 +86,10 @@ def test_regression_on_few_inputs_is_taken_where_it_gains_more_than_chance(rng):
     """A little better on each row is taken; better by less than a standard error is not, for other candidates."""
     labels = rng.integers(3, size=400)
     base = rng.normal(size=(400, 3)) * 0.5 + np.eye(3)[labels]
-    ridge, few = fitted(NetworkSpec(5, 0, 3), rng), fitted(NetworkSpec(5, 0, 3), rng)
-    few = replace(few, plan=replace(PLAN, selects_inputs=True))
+    regression = fitted(NetworkSpec(5, 0, 3), rng)
     for logits, is_taken in ((base + 0.5 * np.eye(3)[labels], True), (base + rng.normal(size=(400, 3)) * 0.01, False)):
-        parts = [Candidate(ridge, log_softmax(base)), Candidate(few, log_softmax(logits))]
+        few = Candidate(regression, log_softmax(logits), selects_inputs=True)
+        parts = [Candidate(regression, log_softmax(base)), few]
         taken = best_mixture(parts, labels, np.ones(400)).parts[0][0]
         assert taken.selects_inputs == is_taken
 

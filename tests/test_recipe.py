@@ -143,14 +143,15 @@ def test_texts_are_learned_by_as_many_networks_as_their_weights_allow():
 
 def test_inputs_are_selected_where_there_are_many_for_the_rows():
     """From 32 inputs on: of little data always, of more where there are up to 20 rows an input and little work."""
-    assert resolve(DataShape(500, 32, 0, 3), DEFAULTS).selects_inputs
-    assert not resolve(DataShape(500, 31, 0, 3), DEFAULTS).selects_inputs
+    assert resolve(DataShape(500, 32, 0, 3), DEFAULTS).compare_selection
+    assert not resolve(DataShape(500, 31, 0, 3), DEFAULTS).compare_selection
     wide, long, heavy = (
         resolve(DataShape(*shape), DEFAULTS) for shape in ((4000, 200, 0, 3), (4001, 200, 0, 3), (4000, 2000, 0, 3))
     )
-    assert (wide.compare_regression, wide.selects_inputs) == (True, True)
+    assert (wide.compare_regression, wide.compare_selection) == (True, True)
     assert (long.compare_regression, heavy.compare_regression) == (False, False)
-    assert not resolve(DataShape(500, 300, 0, 3), DEFAULTS | {"hidden_layer_sizes": ()}).selects_inputs
+    assert not resolve(DataShape(4000, 200, 9000, 3, active=2.0), DEFAULTS).compare_regression
+    assert not resolve(DataShape(500, 300, 0, 3), DEFAULTS | {"hidden_layer_sizes": ()}).compare_selection
 
 
 def test_a_constant_rate_keeps_no_average():

@@ -104,7 +104,7 @@ def fit_compared(
     if (folds < 0).all():
         return _fit_lone_rows(examples, n_classes, plan, seed, on_epoch)
     candidates: list[Candidate] = []
-    # A clock may tell several processes different things, and what is little data they would each fit by themselves.
+    # Each of several processes searches by itself: with a time limit they might end differently.
     in_step = communicator.size == 1 or plan.max_seconds is None
     if plan.solver == "lbfgs" or (plan.compare_regression and in_step):
         judged = folds if plan.canonical_rows else np.where(folds < plan.n_members, folds, -1)
@@ -140,7 +140,7 @@ def _add_regressions(
     """Add softmax regression to the candidates; return it where the fit is to end with it."""
     alone = on_epoch if plan.solver == "lbfgs" else None
     try:
-        for selecting in (False, True) if plan.selects_inputs else (False,):
+        for selecting in (False, True) if plan.compare_selection else (False,):
             found = cross_validated_regression(examples, n_classes, plan, folds, clock, alone, selecting=selecting)
             candidates.append(found)
     except (KeyboardInterrupt, OutOfTime) as stop:

@@ -22,7 +22,15 @@ from softmaxnet.softmax import log_softmax
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Candidate", "Mixture", "best_mixture", "joined", "regression_as_member"]
+__all__ = [
+    "Candidate",
+    "Mixture",
+    "best_mixture",
+    "joined",
+    "regression_as_member",
+    "row_losses",
+    "standard_error",
+]
 
 CARRIES_LOGITS = ("relu", "silu", "gelu")
 """Activations f with f(z) - f(-z) = z."""
@@ -40,21 +48,19 @@ class Candidate:
     log_proba : ndarray of shape (n_rows, n_classes), NaN in rows that it was trained on
     sees_bins : bool
         Whether its inputs include the piecewise-linear bins.
+    selects_inputs : bool
+        Whether it is a softmax regression that leaves inputs out.
     """
 
     fitted: Fitted
     log_proba: NDArray[np.float64]
     sees_bins: bool = False
+    selects_inputs: bool = False
 
     @property
     def is_regression(self) -> bool:
         """Whether it has no hidden layer."""
         return not self.fitted.spec.hidden_layer_sizes
-
-    @property
-    def selects_inputs(self) -> bool:
-        """Whether it is a softmax regression that leaves inputs out."""
-        return self.is_regression and self.fitted.plan.selects_inputs
 
 
 @dataclass(frozen=True)
@@ -80,10 +86,8 @@ class Mixture:
 
     def row_losses(self, labels: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the log loss of each row at the best temperature [nats], NaN in rows that are not held out."""
-        known = labels[self.held_out]
-        log_proba = log_softmax(self.inverse_temperature * self.log_proba)
         losses = np.full(len(labels), np.nan)
-        losses[self.held_out] = -log_proba[np.arange(len(known)), known]
+        losses[self.held_out] = row_losses(self.inverse_temperature * self.log_proba, labels[self.held_out])
         return losses
 
     @property
@@ -109,11 +113,11 @@ def best_mixture(candidates: Sequence[Candidate], labels: NDArray[np.int64], wei
     of which the rows have chosen much already, is in it where it gains more than a standard error.
     """
     plain = [candidate for candidate in candidates if not candidate.selects_inputs]
-    without = _lowest(plain, labels, weight) if plain else None
-    if len(plain) == len(candidates) and without is not None:
+    without = _lowest(plain, labels, weight)
+    if len(plain) == len(candidates):
         return without
     best = _lowest(candidates, labels, weight)
-    return best if without is None or _is_clearly_better(best, without, labels, weight) else without
+    return best if _is_clearly_better(best, without, labels, weight) else without
 
 
 def _lowest(candidates: Sequence[Candidate], labels: NDArray[np.int64], weight: NDArray[np.float64]) -> Mixture:
@@ -124,8 +128,24 @@ def _is_clearly_better(one: Mixture, other: Mixture, labels: NDArray[np.int64], 
     """Whether the losses of rows that both hold out are lower by more than a standard error of the difference."""
     both = one.held_out & other.held_out
     gains, weight = other.row_losses(labels)[both] - one.row_losses(labels)[both], weight[both]
-    mean = float(np.average(gains, weights=weight))
-    return mean > float(np.sqrt((weight**2) @ (gains - mean) ** 2) / weight.sum())
+    return float(np.average(gains, weights=weight)) > standard_error(gains, weight)
+
+
+def row_losses(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the log loss of each row [nats]."""
+    return np.asarray(-log_softmax(logits)[np.arange(len(labels)), labels])
+
+
+def standard_error(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    """Return the standard error of a weighted mean.
+
+    Examples
+    --------
+    >>> round(standard_error(np.array([1.0, 3.0]), np.ones(2)), 4)
+    0.7071
+    """
+    mean = np.average(values, weights=weight)
+    return float(np.sqrt((weight**2) @ (values - mean) ** 2) / weight.sum())
 
 
 def _combinations(candidates: Sequence[Candidate]) -> Iterator[tuple[tuple[Candidate, float], ...]]:

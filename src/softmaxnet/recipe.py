@@ -5,9 +5,9 @@ data                      what is trained
 ========================  =======================================================================================
 up to 1,000 rows          the same with ten small members each and penalised softmax regression (full-batch L-BFGS)
                           besides, all in float64: the mixture with the lowest cross-validated log loss
-tables                    two ensembles of networks with three hidden layers, in neural tangent parametrisation, under
-                          Adam at a constant rate, the running average of whose weights is what is validated and kept;
-                          one sees the numbers in piecewise-linear bins as well, a third is trained with columns
+tables                    ensembles of networks with three hidden layers, in neural tangent parametrisation, under Adam
+                          at a constant rate, the running average of whose weights is what is validated and kept: one
+                          sees numbers only, one their piecewise-linear bins as well, one is trained with columns
                           dropped at random besides; each member holds out a tenth of its own, and the best mixture
                           is kept: see ``comparison.py``
 pixels                    the same with wider layers
@@ -141,8 +141,8 @@ class Plan:
     n_folds: int
     canonical_rows: bool
     compare_regression: bool
-    selects_inputs: bool
-    """Softmax regression leaves inputs out; of a comparison: one that may is compared as well."""
+    compare_selection: bool
+    """Softmax regression that leaves inputs out is compared as well."""
     compare_bins: bool
     calibration: str | None
     precision: str
@@ -190,19 +190,12 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
     dropout = told("dropout", 0.0 if sigmoid else _dropout(shape, text))
     own_layers = given["hidden_layer_sizes"] == "auto"
     max_epochs = told("max_epochs", 1000 if solver == "lbfgs" else _epochs(shape, text, own_layers))
-    compares = given["hidden_layer_sizes"] == given["solver"] == given["n_members"] == "auto"
-    own_folds = compares and not _is_large_picture(shape) and given["output"] == "softmax"
-    validation = _validation(shape, given, own_folds)
-    compares_folds = own_folds and validation == "folds"
-    left_open = given["hidden_layer_sizes"] == given["solver"] == "auto"
-    compares_regression = left_open and (small or (compares_folds and _is_wide(shape)))
-    # a wide category is one entry of the sparse block
-    n_columns = 0.0 if shape.picture or text else shape.n_columns + shape.active
+    compared = _compared(shape, given, text)
     return Plan(
         hidden_layer_sizes=hidden,
         activation=told("activation", "relu" if text or shape.picture else "silu"),
         output=given["output"],
-        n_members=_members(shape, hidden, text, validation) if given["n_members"] == "auto" else given["n_members"],
+        n_members=told("n_members", _members(shape, hidden, text, compared["validation"])),
         n_frequencies=0,
         embedding_size=0,
         solver=solver,
@@ -218,23 +211,39 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         learning_rate_schedule=told("learning_rate_schedule", "flat" if copies else "cosine"),
         average_power=10.0 if copies and not constant else None,
         shift=1 if shape.picture else 0,
-        input_dropout=COLUMN_DROPOUT if compares_folds and n_columns >= DROPPED_MIN_COLUMNS else 0.0,
         token_dropout=0.7 if text else 0.0,
         label_smoothing=float(given["label_smoothing"]),
         initial_gain=0.5 if text else 1.0,
         zero_head=bool(hidden) and not text,
-        validation=validation,
         validation_fraction=float(given["validation_fraction"]),
-        canonical_rows=small and validation == "folds",
-        compare_regression=compares_regression,
-        selects_inputs=compares_regression and shape.n_dense >= SELECTION_MIN_INPUTS,
-        compare_bins=compares_bins(given) and compares_folds and not text,
-        n_folds=5 if small else max(round(1 / given["validation_fraction"]), 2),
         calibration=given["calibration"],
         precision=told("precision", _precision(shape, hidden, solver, small)),
         max_seconds=given["max_seconds"],
         head_bytes=_head_bytes(given.get("head_bytes", "auto")),
+        **compared,
     )
+
+
+def _compared(shape: DataShape, given: Mapping[str, Any], text: bool) -> dict[str, Any]:
+    """Return the settings that say which networks are compared, and by which rows."""
+    small = shape.n_rows <= SMALL_ROWS
+    left_open = given["hidden_layer_sizes"] == given["solver"] == "auto"
+    ensemble = left_open and given["n_members"] == "auto" and given["output"] == "softmax"
+    own_folds = ensemble and not _is_large_picture(shape)
+    validation = _validation(shape, given, own_folds)
+    by_folds = own_folds and validation == "folds"
+    regression = left_open and (small or (by_folds and _is_wide(shape)))
+    # a wide category is one entry of the sparse block
+    n_columns = 0.0 if shape.picture or text else shape.n_columns + shape.active
+    return {
+        "validation": validation,
+        "n_folds": 5 if small else max(round(1 / given["validation_fraction"]), 2),
+        "canonical_rows": small and validation == "folds",
+        "compare_regression": regression,
+        "compare_selection": regression and shape.n_dense >= SELECTION_MIN_INPUTS,
+        "compare_bins": compares_bins(given) and by_folds and not text,
+        "input_dropout": COLUMN_DROPOUT if by_folds and n_columns >= DROPPED_MIN_COLUMNS else 0.0,
+    }
 
 
 def _head_bytes(given: int | str) -> int:
@@ -244,10 +253,8 @@ def _head_bytes(given: int | str) -> int:
 def stream_plan(plan: Plan) -> Plan:
     """Return the plan for batches that come one by one: a constant rate, nothing held out, nothing calibrated."""
     return replace(
-        plan,
-        validation="none",
+        uncompared(plan, "none"),
         calibration=None,
-        input_dropout=0.0,
         solver="adam",
         max_epochs=1,
         learning_rate_schedule="constant",
@@ -304,7 +311,7 @@ def uncompared(plan: Plan, validation: str) -> Plan:
         plan,
         validation=validation,
         compare_regression=False,
-        selects_inputs=False,
+        compare_selection=False,
         compare_bins=False,
         input_dropout=0.0,
     )
@@ -364,7 +371,11 @@ def _is_large_picture(shape: DataShape) -> bool:
 def _is_wide(shape: DataShape) -> bool:
     """Whether rows are so few for their inputs, though many in number, that softmax regression may read them best."""
     is_wide = shape.n_dense >= SELECTION_MIN_INPUTS and shape.n_rows <= WIDE_ROWS_AN_INPUT * shape.n_dense
-    return is_wide and not shape.picture and shape.n_rows * shape.n_dense * shape.n_classes <= WIDE_LOGIT_TERMS
+    return (
+        is_wide
+        and not (shape.picture or shape.n_sparse)
+        and shape.n_rows * shape.n_dense * shape.n_classes <= WIDE_LOGIT_TERMS
+    )
 
 
 def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: str) -> int:

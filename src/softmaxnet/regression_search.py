@@ -30,7 +30,7 @@ from softmaxnet.fitted import (
 )
 from softmaxnet.full_batch import FullBatchResult, minimise
 from softmaxnet.little_data import Clock
-from softmaxnet.mixture import Candidate
+from softmaxnet.mixture import Candidate, row_losses, standard_error
 from softmaxnet.recipe import Plan
 from softmaxnet.row_space import RowSpace
 from softmaxnet.softmax import log_softmax
@@ -125,7 +125,7 @@ def cross_validated_regression(
     selecting : bool
         With a penalty that leaves inputs out.
     """
-    linear = replace(regression_plan(plan, plan.weight_decay), selects_inputs=selecting)
+    linear = regression_plan(plan, plan.weight_decay)
     penalties: tuple[float, ...] = SELECTING_PENALTIES if selecting else PENALTIES
     if plan.solver == "lbfgs" and plan.weight_decay is not None:
         penalties = (plan.weight_decay,)
@@ -135,7 +135,7 @@ def cross_validated_regression(
     examples = examples if space is None else space.rows
     held_out = folds >= 0
     logits = _out_of_fold_logits(examples, n_classes, linear, folds, penalties, clock, descend)
-    best = _strongest_as_good([_row_losses(z[held_out], examples.take(held_out)) for z in logits], examples, held_out)
+    best = _strongest_as_good([_judged(z[held_out], examples.take(held_out)) for z in logits], examples, held_out)
     chosen = replace(linear, weight_decay=penalties[best])
     fitted = fit_full_batch(examples, n_classes, clock.rest_of(chosen), None, on_epoch, descend=descend)
     if space is not None:
@@ -147,14 +147,13 @@ def cross_validated_regression(
     metrics = metrics_on(calibration.transform(logits[best][held_out]), rows)
     log_proba = np.full((len(examples), n_classes), np.nan)
     log_proba[held_out] = log_softmax(calibration.transform(logits[best][held_out]))
-    return Candidate(replace(fitted, calibration=calibration, metrics=metrics), log_proba)
+    return Candidate(replace(fitted, calibration=calibration, metrics=metrics), log_proba, selects_inputs=selecting)
 
 
-def _row_losses(logits: NDArray[Any], rows: Examples) -> NDArray[np.float64]:
+def _judged(logits: NDArray[Any], rows: Examples) -> NDArray[np.float64]:
     """Return the log loss of each held-out row after the temperature that is best for them."""
     _, inverse_temperature = held_out_log_loss_after_temperature(logits, rows.target, rows.weight)
-    log_proba = log_softmax(inverse_temperature * logits)
-    return np.asarray(-log_proba[np.arange(len(rows)), rows.target])
+    return row_losses(inverse_temperature * logits, rows.target)
 
 
 def _strongest_as_good(losses: list[NDArray[np.float64]], examples: Examples, held_out: NDArray[np.bool_]) -> int:
@@ -167,14 +166,9 @@ def _strongest_as_good(losses: list[NDArray[np.float64]], examples: Examples, he
     means = [float(np.average(loss, weights=weight)) for loss in losses]
     best = int(np.argmin(means))
     for place in range(best):
-        if means[place] - means[best] <= _standard_error(losses[place] - losses[best], weight):
+        if means[place] - means[best] <= standard_error(losses[place] - losses[best], weight):
             return place
     return best
-
-
-def _standard_error(difference: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
-    mean = np.average(difference, weights=weight)
-    return float(np.sqrt((weight**2) @ (difference - mean) ** 2) / weight.sum())
 
 
 def _out_of_fold_logits(

@@ -65,7 +65,8 @@ class RowSpace:
         values = dense.astype(np.float64) * encoded.dense_scale
         gram = values @ values.T
         if sparse is not None:
-            gram += (sparse.astype(np.float64) @ sparse.T.astype(np.float64)).toarray()
+            wide = sparse.astype(np.float64)
+            gram += (wide @ wide.T).toarray()
         size, direction = np.linalg.eigh(gram)
         kept = size > NEGLIGIBLE * max(float(size[-1]), 1e-300)
         root = np.sqrt(size[kept])

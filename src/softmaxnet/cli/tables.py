@@ -52,6 +52,7 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     rows = [(name, _setting(value)) for name, value in plan.items() if name != "mixture"]
     text = "would be trained:\n" + aligned(rows, indent="  ")
     tried = ["softmax regression"] if plan.get("compare_regression") else []
+    tried += ["the same on few of many inputs"] if plan.get("compare_selection") else []
     tried += ["these networks", "as many that see numbers in bins"] if plan.get("compare_bins") else ["these networks"]
     if plan.get("input_dropout"):
         tried.append("as many trained with columns dropped at random")
