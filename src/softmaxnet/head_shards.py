@@ -37,7 +37,7 @@ def shard_bytes(n_rows: int, width: int, size: int, *, n_members: int = 1, items
     """Return the bytes that each of ``size`` processes sends for the output layer in a step of ``n_rows`` rows.
 
     ``(P - 1) / P N (M (D + 1) b + 8)`` for rows, weights and labels, ``2 (P - 1) / P N M (8 + 24 + D b)`` for the sums
-    over classes, which are float64, and the gradient at the rows. Where there are no hidden layers the last is not sent, and this is too much.
+    over classes, which are float64, and the gradient at the rows (not sent where there are no hidden layers).
 
     Examples
     --------
