@@ -152,7 +152,8 @@ def visit(browser, addresses) -> Iterator[Any]:
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
         page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname or "data"))
-        page.goto(url or addresses[name])
+        # What arrives late moves what is below it: a click that was aimed before lands elsewhere.
+        page.goto(url or addresses[name], wait_until="networkidle")
         return page
 
     yield open_page
