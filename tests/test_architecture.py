@@ -17,7 +17,7 @@ FLOORS = (
     "errors machine memory",
     "softmax means reliability metrics calibration conformal decisions communicator processes",
     "data features findings leaks sanity precheck",
-    "tensor_file network class_tiles held_out head_plan head head_tiles head_pass head_shards parameters",
+    "tensor_file network class_tiles held_out head_plan head head_tiles head_pass head_kernel head_shards parameters",
     "batches dropout layer_pass embedding_pass backward optimizer",
     "checkpoint kept_weights data_parallel validation training regression full_batch recipe history",
     "fitted row_space mixture whole_fit little_data regression_search comparison fitting",
@@ -51,6 +51,7 @@ MAY_IMPORT = {
         "whole_fit",
         "class_tiles",  # for arrays that are torch's already
         "head",
+        "head_kernel",
         "head_pass",
         "head_shards",
         "head_tiles",

@@ -22,6 +22,7 @@ from softmaxnet.communicator import Communicator
 from softmaxnet.dropout import Part, hidden_masks
 from softmaxnet.embedding_pass import EmbeddingPass
 from softmaxnet.head import loss_and_gradient
+from softmaxnet.head_kernel import TorchHead, faster_head
 from softmaxnet.head_pass import HeadPass, Update
 from softmaxnet.head_plan import HeadPlan
 from softmaxnet.head_shards import ShardedHead
@@ -97,7 +98,7 @@ class BackwardPass:
         self.mixed = self.dtype != dtype
         self._flat16 = self._body.to(self.dtype) if self.mixed else parameters.flat
         self._views = parameters.views_of(self._flat16) if self.mixed else parameters.views
-        self._head = None if head is None else self._head_pass(head, communicator)
+        self._head = None if head is None else self._head_pass(head, max_rows, communicator)
         self._buffers = self._room(max_rows, dtype, device)
         self._layers: dict[int, list[LayerPass]] = {}
         self._embedding = None
@@ -196,7 +197,14 @@ class BackwardPass:
         """The output layer where its classes are spread over processes."""
         return self._head if isinstance(self._head, ShardedHead) else None
 
-    def _head_pass(self, plan: HeadPlan, communicator: Communicator | None) -> HeadPass | ShardedHead:
+    @property
+    def head_kernel(self) -> str:
+        """Whose code takes batches through the output layer: "own", or "torch"."""
+        return self._head.name if isinstance(self._head, TorchHead) else "own"
+
+    def _head_pass(
+        self, plan: HeadPlan, n_rows: int, communicator: Communicator | None
+    ) -> HeadPass | TorchHead | ShardedHead:
         parameters = self.parameters
         if communicator is not None:
             return ShardedHead(
@@ -206,13 +214,15 @@ class BackwardPass:
                 output=self.spec.output,
                 label_smoothing=self.label_smoothing,
             )
-        return HeadPass(
-            *parameters.head_of(parameters.flat),
+        weights = parameters.head_of(parameters.flat)
+        own = HeadPass(
+            *weights,
             plan,
             output=self.spec.output,
             label_smoothing=self.label_smoothing,
             gradient=parameters.head_of(self.gradient) if plan.kind == "rows" else None,
         )
+        return faster_head(own, *weights, n_rows)
 
     def _through_head(
         self,

@@ -224,6 +224,7 @@ def fit_batches(
         if parameters.table is not None and result.table is not None:
             parameters.table.copy_(result.table)
     params = numpy_params(parameters, result.flat, result.table)
+    plan = replace(plan, head_kernel=result.head_kernel)
     return Fitted(spec, params, calibration, plan, result.history, metrics, state.n_epochs, result.stopped_by, state)
 
 

@@ -43,7 +43,7 @@ class HeadPass:
         gradient: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.plan, self.gradient = plan, gradient
-        self.smoothing, self.n_classes = label_smoothing, int(weight.shape[1])
+        self.output, self.smoothing, self.n_classes = output, label_smoothing, int(weight.shape[1])
         self._heads: list[TiledHead] = []
         for member in range(weight.shape[0]):
             block = ClassBlock(weight[member], bias[member], 0, self.n_classes)

@@ -46,12 +46,15 @@ class HeadPlan:
         Classes whose logits are computed at a time.
     n_bytes : int
         What a step takes besides weights and optimizer state: logits, and the gradient of the output layer.
+    budget : int
+        What it may take.
     """
 
     kind: str
     n_rows: int
     n_classes: int
     n_bytes: int
+    budget: int = DEFAULT_BUDGET
 
     def for_rows(self, n_rows: int) -> HeadPlan:
         """Return the plan for batches of up to ``n_rows`` rows, of the same kind."""
@@ -104,17 +107,17 @@ def plan_head(
     gradient = n_members * n_classes * (width + 1) * itemsize
     logits = n_members * n_rows * logits_of_row
     if logits <= DENSE_BYTES and logits + gradient <= budget:
-        return HeadPlan("dense", n_rows, n_classes, logits + gradient)
+        return HeadPlan("dense", n_rows, n_classes, logits + gradient, budget)
     chunk = min(n_rows, max(width, DENSE_BYTES // logits_of_row), max(budget - gradient, 0) // logits_of_row)
     if chunk >= min(LEAST_ROWS, n_rows):
         chunk = -(-n_rows // -(-n_rows // chunk))  # as many chunks, of equal size
         n_bytes = gradient + chunk * (logits_of_row + 2 * width * itemsize)
-        return HeadPlan("rows", chunk, min(ROWS_TILE, n_classes), n_bytes)
+        return HeadPlan("rows", chunk, min(ROWS_TILE, n_classes), n_bytes, budget)
     # a tile has its logits and the gradient of its weights; each row its input, scaled, and its gradient's parts
     of_class = (n_rows + width + 1) * itemsize
     tile = min(n_classes, max(min(TILE_BYTES, budget) // of_class, LEAST_CLASSES))
     tile = min(n_classes, -(-n_classes // -(-n_classes // tile) // 16) * 16)
-    return HeadPlan("classes", n_rows, tile, tile * of_class + 2 * n_rows * width * itemsize)
+    return HeadPlan("classes", n_rows, tile, tile * of_class + 2 * n_rows * width * itemsize, budget)
 
 
 def keeps_copies(width: int, n_classes: int, *, n_members: int = 1, itemsize: int = 4) -> bool:

@@ -148,6 +148,8 @@ class Plan:
     precision: str
     max_seconds: float | None
     head_bytes: int = DEFAULT_BUDGET
+    head_kernel: str = "own"
+    """Whose code took batches through the output layer, known once they were."""
     mixture: tuple[str, ...] = ()
     """What a comparison kept, in words."""
 

@@ -109,6 +109,7 @@ class TrainingResult:
     best_epoch: int = 0
     stopped_by: str = "max_epochs"
     rounds_before: int = 0
+    head_kernel: str = "own"
 
     @property
     def n_rounds(self) -> int:
@@ -179,7 +180,12 @@ def train(
     state = optimizer or _new_optimizer(parameters, schedule)
     feed = MemoryFeed(rows, seed, communicator) if isinstance(rows, Rows) else rows
     run = _Run(parameters, feed, schedule, state, seed, compute_dtype, communicator)
-    result = TrainingResult(parameters.flat, parameters.table, rounds_before=first_epoch * schedule.rounds)
+    result = TrainingResult(
+        parameters.flat,
+        parameters.table,
+        rounds_before=first_epoch * schedule.rounds,
+        head_kernel=run.backward.head_kernel,
+    )
     if checkpoints is not None and (found := checkpoints.take()) is not None:
         _go_on(found, run, result)
     if run.exchange is not None:
