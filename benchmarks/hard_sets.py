@@ -128,9 +128,19 @@ def wide(rng: np.random.Generator, n: int, world: np.random.Generator, train: bo
 
 def other_speakers(rng: np.random.Generator, n: int, world: np.random.Generator, train: bool) -> Drawn:
     """Test rows come from other speakers than training rows, and speakers differ nearly as much as classes do."""
+    return _spoken(rng, n, world, train, in_order=False)
+
+
+def speakers_in_order(rng: np.random.Generator, n: int, world: np.random.Generator, train: bool) -> Drawn:
+    """Other speakers again, each of whom has all of their rows one after the other."""
+    return _spoken(rng, n, world, train, in_order=True)
+
+
+def _spoken(rng: np.random.Generator, n: int, world: np.random.Generator, train: bool, *, in_order: bool) -> Drawn:
     centres = world.normal(size=(8, 10)) * 1.2
     speakers = np.random.default_rng(world.integers(2**31) + (0 if train else 1)).normal(size=(10, 10))
     labels, speaker = rng.integers(8, size=n), rng.integers(10, size=n)
+    speaker = np.sort(speaker) if in_order else speaker
     return centres[labels] + speakers[speaker] + rng.normal(size=(n, 10)) * 0.3, labels, None
 
 
@@ -179,6 +189,7 @@ HARD_SETS: dict[str, tuple[int, Callable[[np.random.Generator, int, np.random.Ge
     "spirals": (400, spirals),
     "wide": (200, wide),
     "other_speakers": (1500, other_speakers),
+    "speakers_in_order": (1500, speakers_in_order),
     "row_ids": (2000, row_ids),
     "heavy_tails": (3000, heavy_tails),
     "hundred_rows": (100, hundred_rows),

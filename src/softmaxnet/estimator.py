@@ -42,7 +42,15 @@ from softmaxnet.features.encoder import FeatureEncoder
 from softmaxnet.features.matrix import are_surely_finite
 from softmaxnet.features.numbers import BY_SIZE
 from softmaxnet.findings import DataWarning
-from softmaxnet.fit_job import Extras, FitJob, examples_of, same_network, train_model, without_folds
+from softmaxnet.fit_job import (
+    Extras,
+    FitJob,
+    examples_of,
+    kept_in_runs,
+    same_network,
+    train_model,
+    without_folds,
+)
 from softmaxnet.fitted import Examples, Fitted, TrainingState, state_of
 from softmaxnet.inputs import (
     LabelledRows,
@@ -355,16 +363,17 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         found = extras.found_seed()
         seed = self._seed() if found is None or self.random_state is not None else found
         seed = communicator.broadcast_json(seed)
-        for_sets = None
-        if self.conformal_fraction:
-            aside = stratified_holdout(rows.labels, self.conformal_fraction, seed + 1, rows.groups)
-            rows, for_sets = rows.take(~aside), rows.take(aside)
         validation = self._validation_examples(encoder, X_val, y_val, sample_weight_val, rows.class_weight)
         examples = examples_of(encoder, rows, settings)
+        job = kept_in_runs(FitJob(encoder, examples, classes, settings, seed, validation, extras))
+        for_sets = None
+        if self.conformal_fraction:
+            rows = replace(rows, groups=job.examples.groups)
+            aside = stratified_holdout(rows.labels, self.conformal_fraction, seed + 1, rows.groups)
+            job, for_sets = replace(job, examples=examples_of(encoder, rows.take(~aside), settings)), rows.take(aside)
         if compare:
-            examples = merged_where_few(examples)
-        job = FitJob(encoder, examples, classes, settings, seed, validation, extras)
-        self._fit(job.comparing_bins() if compare else job)
+            job = replace(job, examples=merged_where_few(job.examples)).comparing_bins()
+        self._fit(job)
         if for_sets is not None:
             self.model_ = self.model_.calibrate_sets(for_sets.X, self.classes_[for_sets.labels])
         return self

@@ -29,11 +29,12 @@ from softmaxnet.machine import has_bfloat16_products, limited_threads, resolve_d
 from softmaxnet.model import SoftmaxModel
 from softmaxnet.network import NetworkSpec
 from softmaxnet.recipe import SMALL_ROWS, DataShape, Plan, plan_of_network, resolve, uncompared
+from softmaxnet.row_runs import find_runs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Extras", "FitJob", "examples_of", "plan_of", "same_network", "train_model", "without_folds"]
+__all__ = ["Extras", "FitJob", "examples_of", "kept_in_runs", "plan_of", "same_network", "train_model", "without_folds"]
 
 LISTED_CLASSES = 1000
 """Up to so many are named where processes disagree about them."""
@@ -167,6 +168,28 @@ def examples_of(encoder: FeatureEncoder, rows: LabelledRows, settings: Mapping[s
     small = len(rows.labels) <= SMALL_ROWS or settings["precision"] == "float64" or settings["solver"] == "lbfgs"
     encoded = encoder.transform(rows.X, dtype=np.float64 if small else np.float32)
     return Examples(encoded, rows.labels, rows.weight, rows.groups, sources=encoder.dense_sources())
+
+
+def kept_in_runs(job: FitJob) -> FitJob:
+    """Return the job with the runs of near copies that its rows come in as groups, and say so, where they do."""
+    examples = job.examples
+    dense = examples.encoded.dense
+    if examples.groups is not None or examples.target.ndim > 1 or dense.dtype == np.uint8:
+        return job
+    if job.plan().validation not in ("folds", "holdout"):
+        return job
+    bins = job.encoder.bins
+    runs = find_runs(dense if bins is None else np.delete(dense, bins, axis=1), examples.target)
+    if runs is None:
+        return job
+    warnings.warn(
+        f"rows stand next to near copies of themselves: of each row's three nearest of its class {runs.share:.0%} are "
+        "a few rows away, as where several rows are of one person or machine. Held out at random they would not be "
+        f"new: the {len(runs)} runs that they come in are held out whole. Pass groups to say which rows belong together "
+        "(groups=range(n_rows): none do).",
+        stacklevel=4,
+    )
+    return replace(job, examples=replace(examples, groups=runs.of_row))
 
 
 def plan_of(examples: Examples, n_classes: int, settings: Mapping[str, Any], *, has_validation: bool) -> Plan:

@@ -841,6 +841,7 @@ def as_flags(text: str) -> str:
     """
     text = re.sub(r"The '(\w+)' parameter of SoftmaxClassifier must", r"\1 must", text)
     text = text.replace("early_stopping=False", "--no-early-stopping").replace("X_val and y_val", "--valid")
+    text = text.replace("Pass groups", "Use --group COLUMN").replace("groups=range(n_rows)", "a column of row numbers")
     flags = {parameter.name: parameter.option for parameter in PARAMETERS} | {"input_dtype": "--input-dtype"}
     for name, flag in flags.items():
         text = re.sub(rf"(?<![\w.'-]){name}=(?=\S)", f"{flag} ", text)
