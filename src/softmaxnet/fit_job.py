@@ -185,8 +185,8 @@ def kept_in_runs(job: FitJob) -> FitJob:
     warnings.warn(
         f"rows stand next to near copies of themselves: of each row's three nearest of its class {runs.share:.0%} are "
         "a few rows away, as where several rows are of one person or machine. Held out at random they would not be "
-        f"new: the {len(runs)} runs that they come in are held out whole. Pass groups to say which rows belong together "
-        "(groups=range(n_rows): none do).",
+        f"new: the {len(runs)} runs that they come in are held out whole. Pass groups to say which rows belong "
+        "together (groups=range(n_rows): none do).",
         stacklevel=4,
     )
     return replace(job, examples=replace(examples, groups=runs.of_row))
