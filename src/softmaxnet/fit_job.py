@@ -208,6 +208,7 @@ def plan_of(examples: Examples, n_classes: int, settings: Mapping[str, Any], *, 
         bfloat16=has_bfloat16_products(),
         has_validation=has_validation,
         soft_targets=examples.target.ndim == 2,
+        n_groups=0 if examples.groups is None else len(np.unique(examples.groups)),
     )
     return resolve(shape, settings)
 

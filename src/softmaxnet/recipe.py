@@ -50,6 +50,8 @@ MANY_CLASSES = 20_000
 """From so many classes on, softmax regression too goes by batches."""
 SMALL_ROWS = 1000
 """Up to this many rows fits look at all of them at once, in float64."""
+FEW_GROUPS, FEW_GROUPS_ROWS = 100, 10_000
+"""Rows of up to so many groups tell as little as that many rows do, as long as they are not very many."""
 FULL_ENSEMBLE_ROWS = 10_000
 """Of more rows two members with and two without bins take the time that there is."""
 MOST_CLASSES = 500
@@ -93,6 +95,8 @@ class DataShape:
     soft_targets : bool
     bfloat16 : bool
         The processor multiplies bfloat16 matrices by itself.
+    n_groups : int
+        Groups that the rows come in; 0 where every row is by itself.
     """
 
     n_rows: int
@@ -105,6 +109,16 @@ class DataShape:
     has_validation: bool = False
     soft_targets: bool = False
     bfloat16: bool = False
+    n_groups: int = 0
+
+    @property
+    def is_little(self) -> bool:
+        """Whether the rows are few, or many of few people: every one of them is held out once, by all that is tried."""
+        if self.n_rows <= SMALL_ROWS:
+            return True
+        few = 0 < self.n_groups <= FEW_GROUPS and self.n_rows <= FEW_GROUPS_ROWS
+        is_table = not (self.picture or self.n_sparse)
+        return few and is_table and self.n_rows * self.n_dense * self.n_classes <= WIDE_LOGIT_TERMS
 
 
 @dataclass(frozen=True)
@@ -179,7 +193,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
         value = given[name]
         return auto if isinstance(value, str) and value == "auto" else value
 
-    small = shape.n_rows <= SMALL_ROWS
+    small = shape.is_little
     text = shape.n_sparse > 0 and shape.active > 3 * max(shape.n_dense, 1)
     hidden = tuple(told("hidden_layer_sizes", _hidden(shape, text)))
     solver = told("solver", "adam" if hidden or shape.n_classes >= MANY_CLASSES else "lbfgs")
@@ -228,7 +242,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
 
 def _compared(shape: DataShape, given: Mapping[str, Any], text: bool) -> dict[str, Any]:
     """Return the settings that say which networks are compared, and by which rows."""
-    small = shape.n_rows <= SMALL_ROWS
+    small = shape.is_little
     left_open = given["hidden_layer_sizes"] == given["solver"] == "auto"
     ensemble = left_open and given["n_members"] == "auto" and given["output"] == "softmax"
     own_folds = ensemble and not _is_large_picture(shape)
@@ -359,7 +373,7 @@ DEFAULTS: dict[str, Any] = {
 def _hidden(shape: DataShape, text: bool) -> tuple[int, ...]:
     if text:
         return (256,)
-    if shape.n_rows <= SMALL_ROWS:
+    if shape.is_little:
         return (64, 64)
     if shape.picture:
         return (512, 512) if _is_large_picture(shape) else (256, 128)
@@ -385,8 +399,8 @@ def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: 
         return 1
     if text:
         most = TEXT_WEIGHTS // (shape.n_sparse * hidden[0])
-        return min(max(most, 1), 5 if shape.n_rows <= SMALL_ROWS else 3) if validation == "folds" else 1
-    if validation == "folds" and shape.n_rows <= SMALL_ROWS:
+        return min(max(most, 1), 5 if shape.is_little else 3) if validation == "folds" else 1
+    if validation == "folds" and shape.is_little:
         return 10
     if shape.picture:
         return 1 if _is_large_picture(shape) else 2
@@ -407,7 +421,7 @@ def _weight_decay(shape: DataShape, solver: str, sigmoid: bool) -> float | None:
     """Return the recipe's decay; none for pictures, which are moved instead, nor for sigmoids, which saturate."""
     if solver == "lbfgs":
         # None: chosen by cross-validation on little data, 1 / n (scikit-learn's C = 1) on more.
-        return None if shape.n_rows <= SMALL_ROWS else 1 / shape.n_rows
+        return None if shape.is_little else 1 / shape.n_rows
     return 0.0 if sigmoid or shape.picture else 0.005
 
 
@@ -454,6 +468,6 @@ def _validation(shape: DataShape, given: Mapping[str, Any], own_folds: bool) -> 
         return "none"
     if shape.has_validation:
         return "given"
-    if shape.n_rows <= SMALL_ROWS:
+    if shape.is_little:
         return "folds" if not shape.soft_targets else "none"
     return "folds" if own_folds and not shape.soft_targets and shape.n_classes <= MOST_CLASSES else "holdout"
