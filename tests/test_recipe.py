@@ -199,7 +199,7 @@ def test_defaults_are_those_of_the_constructor():
 
 
 def test_many_rows_of_few_groups_are_little_data():
-    """5,000 rows of 30 people are held out person by person, every row once; those of 300 people, or by row, are not."""
+    """5,000 rows of 30 people are held out person by person, every row once; those of 300 people are not."""
     of_few, of_many, by_row = (resolve(DataShape(5000, 12, 0, 4, n_groups=n), DEFAULTS) for n in (30, 300, 0))
     assert (of_few.n_folds, of_few.n_members, of_few.compare_regression) == (5, 10, True)
     assert of_many == by_row
