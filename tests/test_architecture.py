@@ -22,7 +22,7 @@ FLOORS = (
     "checkpoint kept_weights data_parallel validation training regression full_batch recipe history",
     "fitted row_space mixture whole_fit little_data regression_search comparison fitting",
     "importance explain model golden model_file onnx_graph onnx_export drawing",
-    "inputs fit_job stream_memory stream_feed readable_source streamed_fit estimator",
+    "inputs fit_job stream_memory stream_feed readable_source streamed_fit predictor estimator",
     "plots report demo ray",
     "request_rows model_schema service protocol_v2 server",
     "cli __main__",
@@ -31,9 +31,9 @@ ORDER = " ".join(FLOORS).split()
 """The parts from the bottom to the top; a package counts as one."""
 
 HEAVY = {"torch", "sklearn", "pyarrow", "matplotlib", "rich", "pandas", "polars", "fastapi", "onnx", "ray"}
-MAY_IMPORT_AT_ONCE = {("estimator", "sklearn")}
+MAY_IMPORT_AT_ONCE = {("estimator", "sklearn"), ("predictor", "sklearn")}
 MAY_IMPORT = {
-    "sklearn": {"estimator", "demo"},
+    "sklearn": {"estimator", "predictor", "demo"},
     "matplotlib": {"plots", "report"},
     "rich": {"cli"},
     "ray": {"ray"},
