@@ -12,7 +12,7 @@ import pytest
 
 from command_line import only_error
 from softmaxnet import load_model
-from softmaxnet.cli.options import as_flags
+from softmaxnet.cli.parser import as_flags
 
 QUICK = ("--hidden-layer-sizes", "none", "--weight-decay", "0.01", "--seed", "0")
 

@@ -25,9 +25,9 @@ import softmaxnet.data.blocks as blocks_module
 import softmaxnet.recipe
 from softmaxnet.batches import Rows
 from softmaxnet.cli import main
-from softmaxnet.cli.options import byte_count
 from softmaxnet.cli.progress import RowProgress
 from softmaxnet.cli.terminal import Terminal
+from softmaxnet.cli.values import byte_count
 from softmaxnet.data.stream import StreamedRows, TableSource, open_source
 from softmaxnet.errors import DataError, UsageError
 from softmaxnet.estimator import SoftmaxClassifier

@@ -6,18 +6,35 @@ command line and Python cannot drift apart. Nothing here imports more than ``arg
 
 from __future__ import annotations
 
-import argparse
-import csv
-import difflib
-import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-from softmaxnet.errors import UsageError
+from softmaxnet.cli.values import (
+    auto_or,
+    bad_rows,
+    byte_count,
+    choice,
+    class_weights,
+    columns,
+    counting,
+    host_name,
+    integer,
+    layer_sizes,
+    none_or,
+    number,
+    output_layer,
+    port,
+    positive,
+    proportion,
+    reader_setting,
+    seconds,
+    seed,
+    share,
+    word,
+)
 
-__all__ = ["COMMANDS", "PARAMETERS", "PROGRAM", "Option", "Parameter", "as_flags", "build_parser", "parse"]
+__all__ = ["COMMANDS", "PARAMETERS", "PROGRAM", "Option", "Parameter"]
 
 PROGRAM = "softmaxnet"
 DESCRIPTION = "From labelled examples to class probabilities that people can act on."
@@ -25,241 +42,6 @@ EPILOG = (
     "exit codes: 0 done, 1 a bug of ours, 2 usage, 3 bad data, 4 bad model file, 5 training diverged, "
     "6 out of memory, disk or permission, 7 ran but a gate failed, 130 interrupted, 143 terminated"
 )
-
-
-# --- what the text of an option may be ------------------------------------------------------------------------
-
-
-def _refuse(text: str, accepted: str) -> argparse.ArgumentTypeError:
-    return argparse.ArgumentTypeError(f"must be {accepted}. Got {text!r} instead")
-
-
-def number(text: str) -> float:
-    """Return a finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise _refuse(text, "a number") from None
-    if not math.isfinite(value):
-        raise _refuse(text, "a finite number")
-    return value
-
-
-def integer(text: str) -> int:
-    """Return a whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise _refuse(text, "a whole number") from None
-
-
-def seed(text: str) -> int:
-    """Return a seed of NumPy's RandomState."""
-    value = integer(text)
-    if not 0 <= value < 2**32:
-        raise _refuse(text, "a whole number from 0 to 4294967295")
-    return value
-
-
-def auto_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a parser that also takes ``auto``."""
-
-    def read(text: str) -> Any:
-        if text == "auto":
-            return text
-        try:
-            return parse(text)
-        except argparse.ArgumentTypeError as error:
-            raise argparse.ArgumentTypeError(str(error).replace("must be ", "must be 'auto' or ", 1)) from None
-
-    return read
-
-
-def none_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a parser that also takes ``none``, Python's None."""
-
-    def read(text: str) -> Any:
-        return None if text == "none" else parse(text)
-
-    return read
-
-
-def choice(*accepted: str) -> Callable[[str], str | None]:
-    """Return a parser of one of a few words; ``none`` is Python's None."""
-
-    def read(text: str) -> str | None:
-        if text not in accepted:
-            raise _refuse(text, "one of " + ", ".join(accepted))
-        return None if text == "none" else text
-
-    return read
-
-
-def word(*accepted: str) -> Callable[[str], str]:
-    """Return a parser of one of a few words, ``none`` among them a word like any other."""
-
-    def read(text: str) -> str:
-        if text not in accepted:
-            raise _refuse(text, "one of " + ", ".join(accepted))
-        return text
-
-    return read
-
-
-def output_layer(text: str) -> str:
-    """Return the kind of the output layer; a file given by mistake is answered with ``-o``."""
-    if text in ("softmax", "sigmoid"):
-        return text
-    raise argparse.ArgumentTypeError(
-        f"must be softmax or sigmoid. Got {text!r} instead; the model file is named with -o"
-    )
-
-
-def layer_sizes(text: str) -> tuple[int, ...] | str:
-    """Return widths: ``256,128``, ``none`` for no hidden layer, ``auto``.
-
-    Examples
-    --------
-    >>> layer_sizes("256,128"), layer_sizes("none")
-    ((256, 128), ())
-    """
-    if text == "auto":
-        return text
-    if text == "none":
-        return ()
-    parts = text.split(",")
-    if not all(part.strip().isascii() and part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise _refuse(text, "widths such as 256,128, or 'none', or 'auto'")
-    return tuple(int(part) for part in parts)
-
-
-def columns(text: str) -> list[str]:
-    """Return names separated by commas; one that holds a comma is quoted, as in a CSV file.
-
-    Examples
-    --------
-    >>> columns('age,"income, net"')
-    ['age', 'income, net']
-    """
-    names = next(csv.reader([text], strict=True), [])
-    if not all(names) or not names:
-        raise _refuse(text, "column names separated by commas")
-    return names
-
-
-def class_weights(text: str) -> dict[str, float] | str | None:
-    """Return ``balanced``, None for ``none``, or a weight for each label named: ``yes=5,no=1``.
-
-    Examples
-    --------
-    >>> class_weights("yes=5,no=1")
-    {'yes': 5.0, 'no': 1.0}
-    """
-    if text in ("balanced", "none"):
-        return None if text == "none" else text
-    weights: dict[str, float] = {}
-    for part in columns(text):
-        label, equals, value = part.rpartition("=")
-        if not equals:
-            raise _refuse(text, "'balanced', 'none' or LABEL=WEIGHT,...")
-        weights[label] = number(value)
-    return weights
-
-
-def bad_rows(text: str) -> str | int:
-    """Return what is done with rows that cannot be read: ``fail``, ``skip``, or how many may be skipped."""
-    if text in ("fail", "skip"):
-        return text
-    if text.isascii() and text.isdigit():
-        return int(text)
-    raise _refuse(text, "'fail', 'skip' or the number of rows that may be skipped")
-
-
-def reader_setting(text: str) -> list[tuple[str, str | list[str]]]:
-    """Return one setting of the reader of text files, as a list of one.
-
-    Examples
-    --------
-    >>> reader_setting("encoding=latin-1"), reader_setting("missing=,-")
-    ([('encoding', 'latin-1')], [('missing', ['', '-'])])
-    """
-    name, equals, value = text.partition("=")
-    if not equals or name not in ("encoding", "delimiter", "quote", "decimal", "missing"):
-        raise _refuse(text, "NAME=VALUE with the name encoding, delimiter, quote, decimal or missing")
-    return [(name, value.split(",") if name == "missing" else value)]
-
-
-def share(text: str) -> float:
-    """Return a number between 0 and 1, both excluded."""
-    value = number(text)
-    if not 0 < value < 1:
-        raise _refuse(text, "a number in (0, 1)")
-    return value
-
-
-def proportion(text: str) -> float:
-    """Return a number from 0 to 1."""
-    value = number(text)
-    if not 0 <= value <= 1:
-        raise _refuse(text, "a number in [0, 1]")
-    return value
-
-
-def counting(text: str) -> int:
-    """Return a whole number of at least 0."""
-    value = integer(text)
-    if value < 0:
-        raise _refuse(text, "a whole number of at least 0")
-    return value
-
-
-def seconds(text: str) -> float:
-    """Return a number of seconds of at least 0."""
-    value = number(text)
-    if value < 0:
-        raise _refuse(text, "a number of seconds")
-    return value
-
-
-def byte_count(text: str) -> int:
-    """Return a number of bytes, also with KiB, MiB or GiB.
-
-    Examples
-    --------
-    >>> byte_count("8MiB"), byte_count("65536")
-    (8388608, 65536)
-    """
-    for unit, size in (("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30), ("", 1)):
-        digits = text.removesuffix(unit).strip()
-        if text.endswith(unit) and digits.isascii() and digits.isdigit() and int(digits) > 0:
-            return int(digits) * size
-    raise _refuse(text, "a number of bytes such as 65536, 64KiB or 8MiB")
-
-
-def port(text: str) -> int:
-    """Return the number of a port; 0 stands for one that is free."""
-    value = integer(text)
-    if not 0 <= value < 2**16:
-        raise _refuse(text, "a whole number from 0 to 65535")
-    return value
-
-
-def host_name(text: str) -> list[str]:
-    """Return one name of a host, as a list of one."""
-    if not text or any(char in "/@, " for char in text):
-        raise _refuse(text, "a name such as models.example.org, without a port")
-    return [text]
-
-
-def positive(text: str) -> int:
-    """Return a whole number of at least 1."""
-    value = integer(text)
-    if value < 1:
-        raise _refuse(text, "a whole number of at least 1")
-    return value
-
-
-# --- the tables -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -692,159 +474,3 @@ COMMANDS: tuple[Command, ...] = (
         ("softmaxnet doctor --json",),
     ),
 )
-
-
-# --- the parser -----------------------------------------------------------------------------------------------
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, with every complaint raised instead of printed."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(_one_sentence(message), hint=f"See '{self.prog} --help'.")
-
-
-class _Once(argparse.Action):
-    """An option that is one thing: a second one is a mistake, not a correction."""
-
-    def __call__(self, parser: Any, namespace: Any, value: Any, option_string: str | None = None) -> None:
-        if getattr(namespace, self.dest) is not None:
-            raise argparse.ArgumentError(
-                self, f"given twice: {getattr(namespace, self.dest)!r} and {value!r}; it is one"
-            )
-        setattr(namespace, self.dest, value)
-
-
-def _one_sentence(message: str) -> str:
-    message = message.removeprefix("argument ")
-    return message if message.endswith(".") else message + "."
-
-
-def build_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """Return the parser and those of the commands by name."""
-    parser = _Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
-    parser.add_argument("--version", action="store_true", help="print the version and stop")
-    verbs = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    made = {}
-    for command in COMMANDS:
-        made[command.name] = _command_parser(verbs, command)
-    return parser, made
-
-
-def _command_parser(verbs: Any, command: Command) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        command.name,
-        help=command.help,
-        usage=f"{PROGRAM} {command.name} {command.usage}",
-        description=command.help[0].upper() + command.help[1:] + ".",
-        epilog="examples:\n  " + "\n  ".join(command.examples),
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    for option in (*command.options, *COMMON):
-        _add_option(parser, option)
-    if command.parameters:
-        group = parser.add_argument_group(
-            "the model", "the parameters of SoftmaxClassifier in Python, with the same meaning"
-        )
-        for parameter in command.parameters:
-            _add_parameter(group, parameter)
-    return parser
-
-
-def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
-    help = option.help.replace("%", "%%")
-    if not option.names[0].startswith("-"):
-        optional = {"nargs": "?", "default": option.default} if option.default is not None else {}
-        parser.add_argument(option.names[0].lower(), metavar=option.names[0], help=help, **optional)  # type: ignore[arg-type]
-    elif not option.metavar:
-        parser.add_argument(*option.names, action="store_true", help=help)
-    else:
-        if option.default is not None and "by default" not in help:
-            help += f" (default: {option.default})"
-        settings: dict[str, Any] = {"nargs": "?", "const": option.bare} if option.bare else {}
-        parser.add_argument(
-            *option.names,
-            dest="out" if option.names[0] == "-o" else option.names[0].strip("-").replace("-", "_"),
-            metavar=option.metavar,
-            type=option.parse or str,
-            default=[] if option.adds else option.default,
-            action=_Once if option.once else "extend" if option.adds else "store",
-            help=help,
-            **settings,
-        )
-
-
-def _add_parameter(group: Any, parameter: Parameter) -> None:
-    help = parameter.help.replace("%", "%%")
-    if parameter.parse is None:
-        group.add_argument(
-            parameter.option, dest=parameter.name, action="store_false", default=argparse.SUPPRESS, help=help
-        )
-        return
-    group.add_argument(
-        parameter.option,
-        dest=parameter.name,
-        metavar=parameter.metavar,
-        type=parameter.parse,
-        default=argparse.SUPPRESS,
-        help=f"{help} (default: {parameter.shown_default})",
-    )
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the arguments of a command line.
-
-    Raises
-    ------
-    UsageError
-        For anything that is not known, with the name that was probably meant.
-    """
-    parser, commands = build_parser()
-    first = next((text for text in arguments if not text.startswith("-")), None)
-    if first is not None and first not in commands:
-        raise UsageError(
-            f"there is no command {first!r}.", hint=_meant(first, list(commands)) or f"Commands: {', '.join(commands)}."
-        )
-    namespace, unknown = parser.parse_known_args(list(arguments))
-    if unknown:
-        name = unknown[0].partition("=")[0]
-        command = commands.get(namespace.command, parser)
-        if not name.startswith("-"):
-            raise UsageError(f"one argument too many: {unknown[0]!r}.", hint=f"See '{command.prog} --help'.")
-        known = [text for action in command._actions for text in action.option_strings]
-        raise UsageError(
-            f"{namespace.command or PROGRAM} has no option {name!r}.",
-            hint=_meant(name, known) or f"See '{command.prog} --help'.",
-        )
-    return namespace
-
-
-def _meant(word: str, known: Sequence[str]) -> str:
-    """Return a question for the nearest known word: by its beginning or as a whole."""
-
-    def nearness(name: str) -> float:
-        begins = difflib.SequenceMatcher(None, word, name[: len(word) + 1]).ratio() - 0.05
-        return max(begins, difflib.SequenceMatcher(None, word, name).ratio())
-
-    best = max(known, key=nearness)
-    return f"Did you mean {best!r}?" if nearness(best) >= 0.7 else ""
-
-
-def as_flags(text: str) -> str:
-    """Return a message about parameters of Python with the options of the command line in their place.
-
-    Examples
-    --------
-    >>> as_flags("n_members must be 1 with early_stopping=False; pass X_val and y_val, or input_dtype='float64'")
-    "--n-members must be 1 with --no-early-stopping; pass --valid, or --input-dtype 'float64'"
-    """
-    text = re.sub(r"The '(\w+)' parameter of SoftmaxClassifier must", r"\1 must", text)
-    text = text.replace("early_stopping=False", "--no-early-stopping").replace("X_val and y_val", "--valid")
-    text = text.replace("Pass groups", "Use --group COLUMN").replace("groups=range(n_rows)", "a column of row numbers")
-    flags = {parameter.name: parameter.option for parameter in PARAMETERS} | {"input_dtype": "--input-dtype"}
-    for name, flag in flags.items():
-        text = re.sub(rf"(?<![\w.'-]){name}=(?=\S)", f"{flag} ", text)
-        if "_" in name:
-            text = re.sub(rf"(?<![\w.-]){name}(?!\w)", flag, text)
-    return text

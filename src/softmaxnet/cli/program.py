@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from softmaxnet.cli.options import as_flags, build_parser, parse
+from softmaxnet.cli.parser import as_flags, build_parser, parse
 from softmaxnet.cli.signals import Interrupts
 from softmaxnet.cli.terminal import Terminal, print_json, require_stdout
 from softmaxnet.errors import GateError, ResourceError, SoftmaxError, UsageError
