@@ -49,14 +49,18 @@ def test_shuffled_rows_have_none(seed):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from(["sorted", "copies"]))
-def test_an_order_without_ends_is_none(seed, kind):
-    """Rows sorted by a column, and rows with copies next to them, come in no runs."""
+@given(st.integers(0, 2**31), st.sampled_from(["sorted", "by place", "in time", "copies"]))
+def test_an_order_of_another_kind_is_none(seed, kind):
+    """Rows sorted by a number, by place and year, by the time they carry; rows with copies next to them."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(N_CLASSES, size=600)
     if kind == "sorted":
         rows = rng.normal(size=(600, 4))
         rows = rows[rows[:, 0].argsort()]
+    elif kind == "by place":
+        rows = np.c_[np.arange(600) // 60, np.arange(600) // 20 % 3, rng.normal(size=(600, 3)) / 10]
+    elif kind == "in time":
+        rows = np.c_[np.linspace(-1, 1, 600), rng.normal(size=(600, 1)) / 10]
     else:
         rows, labels = rng.normal(size=(200, 4)).repeat(3, axis=0), labels[:200].repeat(3)
     assert find_runs(rows, labels) is None

@@ -4,9 +4,10 @@ A network that has seen most frames of a speaker knows the rest by heart. Held o
 are none: the log loss is too low, the probabilities are too sure, training goes on too long. Where rows come in runs of
 near copies, whole runs are what is to be held out.
 
-Three things are asked of them. Of the three nearest rows of its class nearly all are within a few places of a row, far
-more often than by chance. Hardly any such pair lies across the end of a run, which tells runs from rows that are sorted
-or turn slowly into each other. And there are enough runs, none too large a part of all rows, to hold some out.
+Three things are asked of them. Of the three nearest rows of its class, by its measurements, nearly all are within a few
+places of a row, far more often than by chance. Hardly any such pair lies across the end of a run, which tells runs from
+rows that are sorted or turn slowly into each other. And there are enough runs, none too large a part of all rows, to
+hold some out.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ LEAST_EXCESS = 0.8
 """Of the pairs that chance does not put there, the share that must lie within the places."""
 CROSSED = 0.25
 """Fewer pairs than this share of the median lie across the end of a run."""
+LEAST_INPUTS, LEAST_VALUES = 2, 20
+"""What makes rows alike are so many inputs at least, of so many different values each: a file sorted by a place and a
+year has their rows together as well."""
+IN_ORDER = 0.95
+"""A rank correlation with the number of the row beyond this is a time, a row number, or what the file is sorted by."""
 LEAST_RUNS = 6
 LARGEST_RUN = 1 / 4
 FIRST_LOOK = 1500
@@ -85,7 +91,10 @@ def find_runs(rows: Floats, labels: Ints) -> Runs | None:
     >>> find_runs(rows[order], labels[order]) is None
     True
     """
-    if len(labels) < LEAST_RUNS * N_NEAREST or rows.shape[1] == 0:
+    if len(labels) < LEAST_RUNS * N_NEAREST:
+        return None
+    rows = rows[:, _measurements(rows)]
+    if rows.shape[1] < LEAST_INPUTS:
         return None
     some = max(1, len(labels) // FIRST_LOOK)
     if some > 1 and _places(*_pairs(rows, labels, some)[2:]) is None:
@@ -104,6 +113,17 @@ def find_runs(rows: Floats, labels: Ints) -> Runs | None:
     if len(sizes) < LEAST_RUNS or sizes.max() > LARGEST_RUN * n_rows:
         return None
     return Runs(of_row, share)
+
+
+def _measurements(rows: Floats) -> Ints:
+    """Return the inputs that may make rows alike: of many values, and not in the order of the rows."""
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), FIRST_LOOK)).astype(np.int64)]
+    kept = []
+    for j, values in enumerate(np.ascontiguousarray(some.T)):
+        different, rank = np.unique(values, return_inverse=True)
+        if len(different) >= LEAST_VALUES and abs(np.corrcoef(rank, np.arange(len(rank)))[0, 1]) <= IN_ORDER:
+            kept.append(j)
+    return np.array(kept, dtype=np.int64)
 
 
 def _places(apart: Ints, reach: Ints) -> tuple[int, float] | None:
