@@ -125,6 +125,11 @@ def test_version(sm):
     ("arguments", "text"),
     [
         (["fitt"], "there is no command 'fitt'. Did you mean 'fit'?"),
+        (["--quiet", "fit", "a.csv"], "--quiet stands before the command. softmaxnet fit --quiet ..."),
+        (["fit", "a.csv", "--number", '"a'], "names separated by commas"),
+        (["fit", "a.csv", "--class-weight", '"u'], "names separated by commas"),
+        (["fit", "a.csv", "--class-weight", "u=5,u=1"], "'u' has two"),
+        (["fit", "a.csv", "--jobs", "x"], "or 'none'"),
         (["fit", "a.csv", "--hiden", "3"], "fit has no option '--hiden'. Did you mean '--hidden-layer-sizes'?"),
         (["fit", "a.csv", "b.csv", "-o", "m"], "one argument too many: 'b.csv'."),
         (["fit", "-o", "m"], "the following arguments are required: TRAIN."),

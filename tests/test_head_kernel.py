@@ -86,6 +86,14 @@ def test_what_the_kernel_cannot_do_is_not_asked_of_it(unlike):
     assert not TorchHead.does(ways(**unlike)[0])
 
 
+def test_tiles_of_classes_are_not_the_kernels_business():
+    """A head that never has the whole gradient has nowhere for the kernel to put it."""
+    own, kernel = ways()
+    tiles = HeadPass(kernel.weight, kernel.bias, HeadPlan("classes", N_ROWS, 16, 10_000))
+    assert TorchHead.does(own)
+    assert not TorchHead.does(tiles)
+
+
 def test_a_fit_by_the_kernel_says_so_and_is_the_same(monkeypatch):
     """A whole fit in float64: the settings name the kernel, and the probabilities agree to 1e-8."""
     rng = np.random.default_rng(2)

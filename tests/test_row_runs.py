@@ -66,6 +66,33 @@ def test_an_order_of_another_kind_is_none(seed, kind):
     assert find_runs(rows, labels) is None
 
 
+@pytest.mark.parametrize(("n_people", "n_each"), [(12, 800), (20, 3000)])
+def test_long_runs_are_found_too(n_people, n_each):
+    """Thousands of rows of one person, of which the nearest may be anywhere among them: every cut is within 64 rows."""
+    rows, labels, person = people(n_people, n_each, 0)
+    runs = find_runs(rows, labels)
+    assert runs is not None
+    assert len(runs) == n_people
+    assert np.mean(runs.of_row == person) >= 1 - 64 * n_people / len(person)
+
+
+@pytest.mark.parametrize("sizes", [[60] * 5, [200] + [40] * 6])
+def test_few_runs_and_one_of_many_rows_are_none(sizes):
+    """Five people are too few to hold some out, and one who has more than a quarter of the rows is too much."""
+    rows, labels, person = people(len(sizes), max(sizes), 0)
+    kept = np.concatenate([np.flatnonzero(person == i)[:size] for i, size in enumerate(sizes)])
+    assert find_runs(rows[kept], labels[kept]) is None
+
+
+def test_large_numbers_of_little_spread_are_told_apart():
+    """A million added to every number changes nothing."""
+    rows, labels, _ = people(12, 30, 0)
+    expected, found = find_runs(rows, labels), find_runs(rows + 1e6, labels)
+    assert expected is not None
+    assert found is not None
+    assert np.array_equal(found.of_row, expected.of_row)
+
+
 def test_classes_one_after_the_other_are_no_runs():
     """A file sorted by its labels, as many are."""
     rows, labels, _ = people(12, 30, 0)
@@ -88,6 +115,7 @@ def test_probabilities_for_new_people_are_better_and_the_promise_is_kept():
     clf = SoftmaxClassifier(random_state=0, max_epochs=60)
     with pytest.warns(UserWarning, match="60 runs that they come in are held out whole"):
         whole = clf.fit(X, y)
+    assert whole.model_.metrics["n_runs"] == 60
     found = [log_loss(whole.predict_log_proba(X_new), y_new), whole.metrics_["log_loss"]]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -99,12 +127,14 @@ def test_probabilities_for_new_people_are_better_and_the_promise_is_kept():
     np.testing.assert_allclose(same.metrics_["log_loss"], found[1], rtol=0.1)
 
 
-def test_prediction_sets_hold_for_new_people():
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_prediction_sets_hold_for_new_people(early_stopping):
     """What is set aside for prediction sets is whole runs as well: nine in ten new people's rows are covered."""
     X, y, _ = people(40, 20, 3)
     X_new, y_new, _ = people(60, 20, 4)
+    clf = SoftmaxClassifier(random_state=0, max_epochs=40, conformal_fraction=0.3, early_stopping=early_stopping)
     with pytest.warns(UserWarning, match="held out whole"):
-        clf = SoftmaxClassifier(random_state=0, max_epochs=40, conformal_fraction=0.3).fit(X, y)
+        clf.fit(X, y)
     sets = clf.predict_set(X_new, coverage=0.9)
     covered = np.mean([label in found for label, found in zip(y_new, sets, strict=True)])
     assert covered >= 0.85
@@ -114,6 +144,7 @@ def test_where_nothing_is_held_out_nothing_is_said():
     """Without early stopping, or with the user's own validation rows."""
     X, y, _ = people(16, 30, 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("error", message="rows stand next to near copies")
         SoftmaxClassifier(random_state=0, max_epochs=2, early_stopping=False, calibration=None).fit(X, y)
+        SoftmaxClassifier(random_state=0, max_epochs=2, solver="lbfgs", hidden_layer_sizes=(4,)).fit(X, y)
         SoftmaxClassifier(random_state=0, max_epochs=2).fit(X[:450], y[:450], X_val=X[450:], y_val=y[450:])

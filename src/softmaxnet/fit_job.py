@@ -105,6 +105,8 @@ class FitJob:
     validation : Examples, optional
         The user's own.
     extras : Extras
+    n_runs : int
+        Runs of near copies that were found and are held out whole; 0 where the groups are the user's or there are none.
     """
 
     encoder: FeatureEncoder
@@ -114,6 +116,7 @@ class FitJob:
     seed: int
     validation: Examples | None = None
     extras: Extras = field(default_factory=Extras)
+    n_runs: int = 0
 
     def plan(self) -> Plan:
         """Return the plan, with every ``"auto"`` resolved."""
@@ -176,10 +179,13 @@ def kept_in_runs(job: FitJob) -> FitJob:
     dense = examples.encoded.dense
     if examples.groups is not None or examples.target.ndim > 1 or dense.dtype == np.uint8:
         return job
-    if job.plan().validation not in ("folds", "holdout"):
+    plan = job.plan()
+    all_at_once = plan.solver == "lbfgs" and plan.hidden_layer_sizes
+    if not job.settings["conformal_fraction"] and (plan.validation not in ("folds", "holdout") or all_at_once):
         return job
     bins = job.encoder.bins
-    runs = find_runs(dense if bins is None else np.delete(dense, bins, axis=1), examples.target)
+    inputs = np.arange(dense.shape[1])
+    runs = find_runs(dense, examples.target, inputs if bins is None else np.delete(inputs, bins))
     if runs is None:
         return job
     warnings.warn(
@@ -189,7 +195,7 @@ def kept_in_runs(job: FitJob) -> FitJob:
         "together (groups=range(n_rows): none do).",
         stacklevel=4,
     )
-    return replace(job, examples=replace(examples, groups=runs.of_row))
+    return replace(job, examples=replace(examples, groups=runs.of_row), n_runs=len(runs))
 
 
 def plan_of(examples: Examples, n_classes: int, settings: Mapping[str, Any], *, has_validation: bool) -> Plan:
@@ -255,7 +261,12 @@ def train_model(
         calibration=fitted.calibration,
         classes=job.classes,
         settings=fitted.plan.to_dict() | {"features": settings["features"]},
-        metrics={**fitted.metrics, "n_iter": fitted.n_iter, "history": history_table(fitted.history)},
+        metrics={
+            **fitted.metrics,
+            **({"n_runs": job.n_runs} if job.n_runs else {}),
+            "n_iter": fitted.n_iter,
+            "history": history_table(fitted.history),
+        },
         reader=dict(job.extras.reader),
     )
     return fitted, model
@@ -263,6 +274,9 @@ def train_model(
 
 def _warn_of_no_calibration(plan: Plan, fitted: Fitted, examples: Examples) -> None:
     """Say it where a calibration was asked for by name and nothing was there to fit it to."""
+    if examples.groups is not None and len(np.unique(examples.groups)) == 1 and plan.validation in ("folds", "holdout"):
+        warnings.warn("all rows are of one group: none can be held out, and nothing is calibrated", stacklevel=4)
+        return
     if plan.calibration not in ("temperature", "matrix"):
         return
     if plan.output == "sigmoid":

@@ -318,8 +318,8 @@ def evaluate_rows(
         "binned_calibration_error": binned_calibration_error(confidence, correct, **pairs),
         "n_rows": len(weight) + n_unseen,
         "n_unseen": int((~seen).sum()) + n_unseen,
-        "log_loss_interval": mean_interval(losses, sample_weight=known),
-        "brier_interval": mean_interval(scores.distance[seen], sample_weight=known),
+        "log_loss_interval": _not_below_zero(mean_interval(losses, sample_weight=known)),
+        "brier_interval": _not_below_zero(mean_interval(scores.distance[seen], sample_weight=known)),
         "accuracy_interval": proportion_interval(right, n_effective),
     }
     if n_classes > 5:
@@ -335,6 +335,11 @@ def evaluate_rows(
         for name, n_bins in (("calibration_error_null", None), ("binned_calibration_error_null", 15)):
             result[name] = calibration_error_null(confidence, n_bins=n_bins, n_resamples=n_resamples, **pairs)
     return {name: _plain(value) for name, value in result.items()}
+
+
+def _not_below_zero(interval: tuple[float, float]) -> tuple[float, float]:
+    """Return an interval of a mean of losses, none of which can be negative."""
+    return max(interval[0], 0.0), interval[1]
 
 
 def evaluate_log_proba(

@@ -6,8 +6,8 @@ near copies, whole runs are what is to be held out.
 
 Three things are asked of them. Of the three nearest rows of its class, by its measurements, nearly all are within a few
 places of a row, far more often than by chance. Hardly any such pair lies across the end of a run, which tells runs from
-rows that are sorted or turn slowly into each other. And there are enough runs, none too large a part of all rows, to
-hold some out.
+rows that are sorted by some of them. And there are enough runs, none too large a part of all rows, to hold some out. A
+series that drifts is cut into stretches by the same rule: its rows are near copies of those before and after as well.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ IN_ORDER = 0.95
 """A rank correlation with the number of the row beyond this is a time, a row number, or what the file is sorted by."""
 LEAST_RUNS = 6
 LARGEST_RUN = 1 / 4
+THINNEST = 64
+"""The fewest rows that are looked at are every so many-th: runs of some thousand rows of each class are found."""
 FIRST_LOOK = 1500
 """Rows that are looked at first: most data are done with."""
 BLOCK = 256
@@ -66,16 +68,19 @@ class Runs:
         return int(self.of_row[-1]) + 1
 
 
-def find_runs(rows: Floats, labels: Ints) -> Runs | None:
+def find_runs(rows: Floats, labels: Ints, inputs: Ints | None = None) -> Runs | None:
     """Return the runs of near copies that the rows come in, or None where they do not.
 
-    Rows that are equal say nothing of each other: copies may be weights written out.
+    Rows that are equal say nothing of each other: copies may be weights written out. Runs of thousands of rows, where
+    the nearest rows may be anywhere in the run, are found among every fourth row, every sixteenth and so on.
 
     Parameters
     ----------
     rows : ndarray of shape (n_rows, n_inputs)
         Of like scales.
     labels : ndarray of shape (n_rows,), int64
+    inputs : ndarray of int64, optional
+        Those of the inputs that are looked at; all by default.
 
     Examples
     --------
@@ -93,13 +98,24 @@ def find_runs(rows: Floats, labels: Ints) -> Runs | None:
     """
     if len(labels) < LEAST_RUNS * N_NEAREST:
         return None
-    rows = rows[:, _measurements(rows)]
-    if rows.shape[1] < LEAST_INPUTS:
+    inputs = _measurements(rows, np.arange(rows.shape[1]) if inputs is None else inputs)
+    if len(inputs) < LEAST_INPUTS:
         return None
+    step = 1
+    while len(labels) >= step * LEAST_RUNS * N_NEAREST and step <= THINNEST:
+        found = _find(rows[::step], labels[::step], inputs)
+        if found is not None:
+            return Runs(np.repeat(found.of_row, step)[: len(labels)], found.share)
+        step *= 4
+    return None
+
+
+def _find(rows: Floats, labels: Ints, inputs: Ints) -> Runs | None:
+    """Return the runs that these rows come in, each to the row."""
     some = max(1, len(labels) // FIRST_LOOK)
-    if some > 1 and _places(*_pairs(rows, labels, some)[2:]) is None:
+    if some > 1 and _places(*_pairs(rows, labels, inputs, some)[2:]) is None:
         return None
-    first, second, apart, reach = _pairs(rows, labels)
+    first, second, apart, reach = _pairs(rows, labels, inputs)
     found = _places(apart, reach)
     if found is None:
         return None
@@ -115,11 +131,11 @@ def find_runs(rows: Floats, labels: Ints) -> Runs | None:
     return Runs(of_row, share)
 
 
-def _measurements(rows: Floats) -> Ints:
+def _measurements(rows: Floats, inputs: Ints) -> Ints:
     """Return the inputs that may make rows alike: of many values, and not in the order of the rows."""
     some = rows[np.linspace(0, len(rows) - 1, min(len(rows), FIRST_LOOK)).astype(np.int64)]
     kept = []
-    for j, values in enumerate(np.ascontiguousarray(some.T)):
+    for j, values in zip(inputs, np.ascontiguousarray(some[:, inputs].T), strict=True):
         different, rank = np.unique(values, return_inverse=True)
         if len(different) >= LEAST_VALUES and abs(np.corrcoef(rank, np.arange(len(rank)))[0, 1]) <= IN_ORDER:
             kept.append(j)
@@ -150,9 +166,9 @@ def _cut_where_low(across: Ints) -> Ints:
     return np.searchsorted(ends, np.arange(len(across) + 1), side="left").astype(np.int64)
 
 
-def _pairs(rows: Floats, labels: Ints, step: int = 1) -> tuple[Ints, Ints, Ints, Ints]:
+def _pairs(rows: Floats, labels: Ints, inputs: Ints, step: int = 1) -> tuple[Ints, Ints, Ints, Ints]:
     """Return (row, one of its nearest, places between them, rows looked at), of every ``step``-th block of a class."""
-    found = [part for mine in _by_class(labels) for part in _of_class(rows, mine, step)]
+    found = [part for mine in _by_class(labels) for part in _of_class(rows, mine, inputs, step)]
     if not found:
         none = np.zeros(0, dtype=np.int64)
         return none, none, none, none
@@ -165,12 +181,14 @@ def _by_class(labels: Ints) -> list[Ints]:
     return [mine for mine in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(mine) > 2 * N_NEAREST]
 
 
-def _of_class(rows: Floats, mine: Ints, step: int) -> Iterator[tuple[Ints, Ints, Ints, Ints]]:
+def _of_class(rows: Floats, mine: Ints, inputs: Ints, step: int) -> Iterator[tuple[Ints, Ints, Ints, Ints]]:
     """Yield the pairs of one class, block after block."""
     for start in range(0, len(mine), BLOCK * step):
         block = np.arange(start, min(start + BLOCK, len(mine)))
         near = np.arange(max(0, start - BAND), min(start + BLOCK + BAND, len(mine)))
-        nearest, real = _nearest(rows[mine[block]].astype(np.float64), rows[mine[near]].astype(np.float64))
+        around = rows[np.ix_(mine[near], inputs)].astype(np.float64)
+        around -= around[len(around) // 2]  # large numbers of little spread would all look equal
+        nearest, real = _nearest(around[block - near[0]], around)
         place = np.repeat(block, N_NEAREST)[real]
         other = near[nearest.ravel()[real]]
         yield mine[place], mine[other], np.abs(place - other), np.full(len(place), len(near))
@@ -178,7 +196,7 @@ def _of_class(rows: Floats, mine: Ints, step: int) -> Iterator[tuple[Ints, Ints,
 
 def _nearest(block: Floats, near: Floats) -> tuple[Ints, NDArray[np.bool_]]:
     """Return the nearest rows that are not equal, (n_block, N_NEAREST), and which of these there are, flat."""
-    with np.errstate(over="ignore", invalid="ignore"):  # raw numbers may be of any size: what is not finite is not near
+    with np.errstate(over="ignore", invalid="ignore"):  # raw numbers have any size: what is not finite is not near
         lengths = (near * near).sum(1)
         own = (block * block).sum(1)[:, None]
         distance = own + lengths - 2 * block @ near.T

@@ -140,6 +140,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         if not name.startswith("-"):
             raise UsageError(f"one argument too many: {unknown[0]!r}.", hint=f"See '{command.prog} --help'.")
         known = [text for action in command._actions for text in action.option_strings]
+        if name in known:
+            raise UsageError(f"{name} stands before the command.", hint=f"{command.prog} {name} ...")
         raise UsageError(
             f"{namespace.command or PROGRAM} has no option {name!r}.",
             hint=_meant(name, known) or f"See '{command.prog} --help'.",

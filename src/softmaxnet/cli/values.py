@@ -82,7 +82,10 @@ def none_or(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """Return a parser that also takes ``none``, Python's None."""
 
     def read(text: str) -> Any:
-        return None if text == "none" else parse(text)
+        try:
+            return None if text == "none" else parse(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error} or 'none'") from None
 
     return read
 
@@ -144,9 +147,12 @@ def columns(text: str) -> list[str]:
     >>> columns('age,"income, net"')
     ['age', 'income, net']
     """
-    names = next(csv.reader([text], strict=True), [])
+    try:
+        names = next(csv.reader([text], strict=True), [])
+    except csv.Error:
+        names = []
     if not all(names) or not names:
-        raise _refuse(text, "column names separated by commas")
+        raise _refuse(text, "names separated by commas, those with a comma or a quote in double quotes")
     return names
 
 
@@ -165,6 +171,8 @@ def class_weights(text: str) -> dict[str, float] | str | None:
         label, equals, value = part.rpartition("=")
         if not equals:
             raise _refuse(text, "'balanced', 'none' or LABEL=WEIGHT,...")
+        if label in weights:
+            raise _refuse(text, f"one weight for each label, and {label!r} has two")
         weights[label] = number(value)
     return weights
 
