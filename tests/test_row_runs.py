@@ -144,6 +144,7 @@ def test_where_nothing_is_held_out_nothing_is_said():
     """Without early stopping, or with the user's own validation rows."""
     X, y, _ = people(16, 30, 1)
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # L-BFGS says that two epochs are few
         warnings.filterwarnings("error", message="rows stand next to near copies")
         SoftmaxClassifier(random_state=0, max_epochs=2, early_stopping=False, calibration=None).fit(X, y)
         SoftmaxClassifier(random_state=0, max_epochs=2, solver="lbfgs", hidden_layer_sizes=(4,)).fit(X, y)
