@@ -140,6 +140,14 @@ def test_prediction_sets_hold_for_new_people(early_stopping):
     assert covered >= 0.85
 
 
+def test_rows_of_one_group_are_not_calibrated_and_that_is_said():
+    """Nothing can be held out of one group."""
+    X, y, _ = people(4, 30, 1)
+    with pytest.warns(UserWarning, match="all rows are of one group"):
+        clf = SoftmaxClassifier(random_state=0, max_epochs=2).fit(X, y, groups=np.zeros(len(X)))
+    assert clf.metrics_["n_held_out"] == 0
+
+
 def test_where_nothing_is_held_out_nothing_is_said():
     """Without early stopping, or with the user's own validation rows."""
     X, y, _ = people(16, 30, 1)

@@ -200,7 +200,7 @@ class BackwardPass:
     @property
     def head_kernel(self) -> str:
         """Whose code takes batches through the output layer: "own", or "torch"."""
-        return self._head.name if isinstance(self._head, TorchHead) else "own"
+        return "torch" if isinstance(self._head, TorchHead) else "own"
 
     def _head_pass(
         self, plan: HeadPlan, n_rows: int, communicator: Communicator | None

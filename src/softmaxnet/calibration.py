@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softmaxnet.errors import DataError, ModelFileError, UsageError
+from softmaxnet.means import standard_error, weighted_mean
 from softmaxnet.softmax import (
     Array,
     checked_labels,
@@ -566,11 +567,9 @@ def _race(logits: Floats, labels: Ints, weight: Floats) -> str:
             continue
         loss = _cross_validated_loss(method, folds, logits, labels, weight)
         gain = leader_loss - loss
-        mean = float(weight @ gain / weight.sum())
-        standard_error = float(np.sqrt((weight**2) @ (gain - mean) ** 2) / weight.sum())
         # One parameter can hardly overfit, and training has chosen its epoch for the loss after temperature; the
         # matrix has K^2 of them.
-        if mean > (standard_error if method == "matrix" else 0.0):
+        if weighted_mean(gain, weight) > (standard_error(gain, weight) if method == "matrix" else 0.0):
             leader, leader_loss = method, loss
     return leader
 

@@ -323,17 +323,14 @@ class SoftmaxClassifier(Predictor):
         encoder = self.model_.encoder if going_on else self._new_encoder(rows, kinds, compare=compare)
         for finding in glance(rows.X, rows.labels, classes.tolist(), encoder):
             warnings.warn(finding.message, DataWarning, stacklevel=3)
-        found = extras.found_seed()
-        seed = self._seed() if found is None or self.random_state is not None else found
-        seed = communicator.broadcast_json(seed)
+        seed = self._agreed_seed(extras)
         validation = self._validation_examples(encoder, X_val, y_val, sample_weight_val, rows.class_weight)
         examples = examples_of(encoder, rows, settings)
         job = kept_in_runs(FitJob(encoder, examples, classes, settings, seed, validation, extras))
         for_sets = None
         if self.conformal_fraction:
-            rows = replace(rows, groups=job.examples.groups)
-            aside = stratified_holdout(rows.labels, self.conformal_fraction, seed + 1, rows.groups)
-            job, for_sets = replace(job, examples=examples_of(encoder, rows.take(~aside), settings)), rows.take(aside)
+            aside = stratified_holdout(rows.labels, self.conformal_fraction, seed + 1, job.examples.groups)
+            job, for_sets = replace(job, examples=job.examples.take(~aside)), rows.take(aside)
         if compare:
             job = replace(job, examples=merged_where_few(job.examples)).comparing_bins()
         self._fit(job)
@@ -463,11 +460,10 @@ class SoftmaxClassifier(Predictor):
         def validation(encoder: FeatureEncoder, of_class: NDArray[np.float64]) -> Examples | None:
             return self._validation_examples(encoder, X_val, y_val, sample_weight_val, of_class)
 
-        found = extras.found_seed()
         job = prepare(
             source,
             self.get_params(deep=False),
-            communicator.broadcast_json(self._seed() if found is None or self.random_state is not None else found),
+            self._agreed_seed(extras),
             memory=communicator.broadcast_json(default_memory() if memory is None else memory),
             kinds=kinds,
             validation=validation,
@@ -612,6 +608,14 @@ class SoftmaxClassifier(Predictor):
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31 - 2))
+
+    def _agreed_seed(self, extras: Extras) -> int:
+        """Return the seed of all processes: that of the checkpoint to go on from, where the user gave none."""
+        found = extras.found_seed()
+        seed: int = extras.communicator.broadcast_json(
+            self._seed() if found is None or self.random_state is not None else found
+        )
+        return seed
 
     def _fit(self, job: FitJob) -> None:
         plan = job.plan()

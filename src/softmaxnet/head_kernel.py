@@ -9,7 +9,6 @@ it is packaged does), are not in question.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,8 +35,6 @@ class TorchHead:
     weight : Tensor of shape (n_members, n_classes, width), read at each call
     bias : Tensor of shape (n_members, n_classes)
     """
-
-    name = "torch"
 
     def __init__(self, own: HeadPass, weight: Tensor, bias: Tensor) -> None:
         self.own, self.weight, self.bias = own, weight, bias
@@ -88,21 +85,13 @@ class TorchHead:
         return (weight * losses.detach().double()).sum()
 
 
-def faster_head(
-    own: HeadPass,
-    weight: Tensor,
-    bias: Tensor,
-    n_rows: int,
-    seconds: Callable[[HeadPass | TorchHead, Tensor, Tensor, Tensor], float] | None = None,
-) -> HeadPass | TorchHead:
+def faster_head(own: HeadPass, weight: Tensor, bias: Tensor, n_rows: int) -> HeadPass | TorchHead:
     """Return whichever way takes a batch of ``n_rows`` rows through the output layer in less time.
 
     Parameters
     ----------
     own, weight, bias : as :class:`TorchHead`
     n_rows : int
-    seconds : callable (head, x, target, row weights) -> float, optional
-        What a batch takes. Default: the least of three timings, after one that is not counted.
     """
     import torch
 
@@ -111,11 +100,12 @@ def faster_head(
     x = torch.zeros(weight.shape[0], n_rows, weight.shape[2], dtype=weight.dtype, device=weight.device)
     target = torch.arange(n_rows, device=weight.device) % weight.shape[1]
     row_weight = torch.full((n_rows,), 1 / n_rows, dtype=weight.dtype, device=weight.device)
-    kernel, taken = TorchHead(own, weight, bias), seconds or _seconds
-    return kernel if taken(kernel, x, target, row_weight) < taken(own, x, target, row_weight) else own
+    kernel = TorchHead(own, weight, bias)
+    return kernel if _seconds(kernel, x, target, row_weight) < _seconds(own, x, target, row_weight) else own
 
 
 def _seconds(head: HeadPass | TorchHead, x: Tensor, target: Tensor, weight: Tensor) -> float:
+    """Return what a batch takes: the least of three timings, after one that is not counted."""
     import torch
 
     d_x, taken = torch.empty_like(x), []

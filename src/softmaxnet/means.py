@@ -20,6 +20,7 @@ __all__ = [
     "checked_scores",
     "mean_interval",
     "proportion_interval",
+    "standard_error",
     "vector_weight",
     "weighted_mean",
 ]
@@ -75,6 +76,17 @@ def checked_scores(scores: Array, labels: Array, sample_weight: Array | None) ->
     return scores, labels, vector_weight(labels, sample_weight)
 
 
+def standard_error(values: Floats, weight: Floats) -> float:
+    """Return the standard error of a weighted mean: ``sqrt(sum_i w_i^2 (v_i - mean)^2) / sum_i w_i``.
+
+    Examples
+    --------
+    >>> round(standard_error(np.array([1.0, 3.0]), np.ones(2)), 4)
+    0.7071
+    """
+    return float(np.sqrt(weight**2 @ (values - weighted_mean(values, weight)) ** 2)) / float(weight.sum())
+
+
 def mean_interval(values: Array, *, sample_weight: Array | None = None, level: float = 0.95) -> tuple[float, float]:
     """Return the normal interval of a mean: ``mean -+ z sqrt(sum_i w_i^2 (v_i - mean)^2) / sum_i w_i``.
 
@@ -101,7 +113,7 @@ def mean_interval(values: Array, *, sample_weight: Array | None = None, level: f
     if n < 2:
         return (float("nan"), float("nan")) if n == 0 else (-float("inf"), float("inf"))
     mean = weighted_mean(values, weight)
-    half = _normal_quantile(level) * float(np.sqrt(weight**2 @ (values - mean) ** 2)) / float(weight.sum())
+    half = _normal_quantile(level) * standard_error(values, weight)
     return mean - half, mean + half
 
 

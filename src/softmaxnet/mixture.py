@@ -16,21 +16,14 @@ import numpy as np
 
 from softmaxnet.calibration import held_out_log_loss_after_temperature
 from softmaxnet.fitted import Fitted
+from softmaxnet.means import standard_error
 from softmaxnet.network import NetworkSpec
-from softmaxnet.softmax import log_softmax
+from softmaxnet.softmax import cross_entropy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "Candidate",
-    "Mixture",
-    "best_mixture",
-    "joined",
-    "regression_as_member",
-    "row_losses",
-    "standard_error",
-]
+__all__ = ["Candidate", "Mixture", "best_mixture", "joined", "regression_as_member"]
 
 CARRIES_LOGITS = ("relu", "silu", "gelu")
 """Activations f with f(z) - f(-z) = z."""
@@ -87,7 +80,8 @@ class Mixture:
     def row_losses(self, labels: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the log loss of each row at the best temperature [nats], NaN in rows that are not held out."""
         losses = np.full(len(labels), np.nan)
-        losses[self.held_out] = row_losses(self.inverse_temperature * self.log_proba, labels[self.held_out])
+        logits = self.inverse_temperature * self.log_proba
+        losses[self.held_out] = cross_entropy(logits, labels[self.held_out], reduction="none")
         return losses
 
     @property
@@ -129,23 +123,6 @@ def _is_clearly_better(one: Mixture, other: Mixture, labels: NDArray[np.int64], 
     both = one.held_out & other.held_out
     gains, weight = other.row_losses(labels)[both] - one.row_losses(labels)[both], weight[both]
     return float(np.average(gains, weights=weight)) > standard_error(gains, weight)
-
-
-def row_losses(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the log loss of each row [nats]."""
-    return np.asarray(-log_softmax(logits)[np.arange(len(labels)), labels])
-
-
-def standard_error(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
-    """Return the standard error of a weighted mean.
-
-    Examples
-    --------
-    >>> round(standard_error(np.array([1.0, 3.0]), np.ones(2)), 4)
-    0.7071
-    """
-    mean = np.average(values, weights=weight)
-    return float(np.sqrt((weight**2) @ (values - mean) ** 2) / weight.sum())
 
 
 def _combinations(candidates: Sequence[Candidate]) -> Iterator[tuple[tuple[Candidate, float], ...]]:

@@ -116,9 +116,13 @@ class DataShape:
         """Whether the rows are few, or many of few people: every one of them is held out once, by all that is tried."""
         if self.n_rows <= SMALL_ROWS:
             return True
-        few = 0 < self.n_groups <= FEW_GROUPS and self.n_rows <= FEW_GROUPS_ROWS
+        return 0 < self.n_groups <= FEW_GROUPS and self.n_rows <= FEW_GROUPS_ROWS and self.is_light_table
+
+    @property
+    def is_light_table(self) -> bool:
+        """Whether softmax regression can be searched for by cross-validation in little time."""
         is_table = not (self.picture or self.n_sparse)
-        return few and is_table and self.n_rows * self.n_dense * self.n_classes <= WIDE_LOGIT_TERMS
+        return is_table and self.n_rows * self.n_dense * self.n_classes <= WIDE_LOGIT_TERMS
 
 
 @dataclass(frozen=True)
@@ -387,11 +391,7 @@ def _is_large_picture(shape: DataShape) -> bool:
 def _is_wide(shape: DataShape) -> bool:
     """Whether rows are so few for their inputs, though many in number, that softmax regression may read them best."""
     is_wide = shape.n_dense >= SELECTION_MIN_INPUTS and shape.n_rows <= WIDE_ROWS_AN_INPUT * shape.n_dense
-    return (
-        is_wide
-        and not (shape.picture or shape.n_sparse)
-        and shape.n_rows * shape.n_dense * shape.n_classes <= WIDE_LOGIT_TERMS
-    )
+    return is_wide and shape.is_light_table
 
 
 def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: str) -> int:

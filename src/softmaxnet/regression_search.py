@@ -30,10 +30,11 @@ from softmaxnet.fitted import (
 )
 from softmaxnet.full_batch import FullBatchResult, minimise
 from softmaxnet.little_data import Clock
-from softmaxnet.mixture import Candidate, row_losses, standard_error
+from softmaxnet.means import standard_error
+from softmaxnet.mixture import Candidate
 from softmaxnet.recipe import Plan
 from softmaxnet.row_space import RowSpace
-from softmaxnet.softmax import log_softmax
+from softmaxnet.softmax import cross_entropy, log_softmax
 from softmaxnet.validation import network_logits
 from softmaxnet.whole_fit import fit_full_batch, regression_plan
 
@@ -153,7 +154,7 @@ def cross_validated_regression(
 def _judged(logits: NDArray[Any], rows: Examples) -> NDArray[np.float64]:
     """Return the log loss of each held-out row after the temperature that is best for them."""
     _, inverse_temperature = held_out_log_loss_after_temperature(logits, rows.target, rows.weight)
-    return row_losses(inverse_temperature * logits, rows.target)
+    return np.asarray(cross_entropy(inverse_temperature * logits, rows.target, reduction="none"))
 
 
 def _strongest_as_good(losses: list[NDArray[np.float64]], examples: Examples, held_out: NDArray[np.bool_]) -> int:

@@ -111,7 +111,7 @@ def find_runs(rows: Floats, labels: Ints, inputs: Ints | None = None) -> Runs | 
 
 
 def _find(rows: Floats, labels: Ints, inputs: Ints) -> Runs | None:
-    """Return the runs that these rows come in, each to the row."""
+    """Return the runs that these rows come in, none left out."""
     some = max(1, len(labels) // FIRST_LOOK)
     if some > 1 and _places(*_pairs(rows, labels, inputs, some)[2:]) is None:
         return None

@@ -180,12 +180,7 @@ def train(
     state = optimizer or _new_optimizer(parameters, schedule)
     feed = MemoryFeed(rows, seed, communicator) if isinstance(rows, Rows) else rows
     run = _Run(parameters, feed, schedule, state, seed, compute_dtype, communicator)
-    result = TrainingResult(
-        parameters.flat,
-        parameters.table,
-        rounds_before=first_epoch * schedule.rounds,
-        head_kernel=run.backward.head_kernel,
-    )
+    result = run.result(first_epoch)
     if checkpoints is not None and (found := checkpoints.take()) is not None:
         _go_on(found, run, result)
     if run.exchange is not None:
@@ -314,6 +309,15 @@ class _Run:
             f"the loss was not finite in epoch {number} at learning rates from {self.schedule.learning_rate:.3g} "
             f"down to {self.rate_factor * self.schedule.learning_rate:.3g}",
             hint="Look for huge numbers among the features (features='auto' scales them) or lower learning_rate.",
+        )
+
+    def result(self, first_epoch: int) -> TrainingResult:
+        """Return what the run leaves, before its first round."""
+        return TrainingResult(
+            self.parameters.flat,
+            self.parameters.table,
+            rounds_before=first_epoch * self.schedule.rounds,
+            head_kernel=self.backward.head_kernel,
         )
 
     def round(self, place: int, first_epoch: int) -> float:
