@@ -16,7 +16,7 @@ belongs to: ``b`` is finite and the intercepts are penalised, so a surprise cost
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -117,6 +117,19 @@ class Calibration:
     def temperature(self) -> float:
         """``T = 1 / b``: above 1 where the logits were too sure of themselves."""
         return 1.0 / self.inverse_temperature
+
+    def sharpened(self, factor: float) -> Calibration:
+        """Return the map of the logits times a factor: ``b`` becomes ``factor b``.
+
+        Examples
+        --------
+        >>> Calibration("temperature", 0.5).sharpened(1.5).inverse_temperature
+        0.75
+        """
+        if factor == 1.0:
+            return self
+        method = "temperature" if self.method == "none" else self.method
+        return replace(self, method=method, inverse_temperature=factor * self.inverse_temperature)
 
     def transform(self, logits: Array) -> Array:
         """Return calibrated logits.

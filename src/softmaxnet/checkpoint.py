@@ -33,7 +33,7 @@ __all__ = ["Checkpoint", "Checkpoints", "arrays_digest", "generations", "newest"
 FORMAT = "softmaxnet-checkpoint"
 FORMAT_VERSION = 1
 NAMES = ("a.safetensors", "b.safetensors")
-PARTS = ("", "bins-")
+PARTS = ("", "bins-", "dropped-")
 """What the names of the files begin with: a run may have parts, each with checkpoints of its own."""
 HISTORY = "history"
 """The tensor that holds the history, a row for each epoch; no parameter is called so."""

@@ -6,7 +6,8 @@
                     the same on few of many inputs     --+
                     members that see numbers only      --+--held-out log loss--> the best mixture, as one network
                     members that see their bins too    --+
-                    the same with columns dropped      --+
+                    the same with columns dropped      --+           |
+                                                             go on with all rows, if that helps
 
 Nothing is set apart: each member holds out one fold, trains on the rest, and says of its fold what counts for early
 stopping, for the choice among the networks and for the temperature.
@@ -15,14 +16,15 @@ stopping, for the choice among the networks and for the temperature.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from softmaxnet.calibration import Calibration
 from softmaxnet.checkpoint import Checkpoints
 from softmaxnet.communicator import ALONE, Communicator
-from softmaxnet.data.split import stratified_folds
+from softmaxnet.continuation import Continued, continued, held_out_log_proba
+from softmaxnet.data.split import stratified_folds, stratified_halves
 from softmaxnet.data_parallel import holding_signals, noting_interrupts
 from softmaxnet.fitted import (
     Examples,
@@ -32,8 +34,10 @@ from softmaxnet.fitted import (
     dtype_of,
     metrics_on,
     new_parameters,
+    new_state,
     no_metrics,
     numpy_params,
+    one_history,
     rows_of,
     schedule_of,
     spec_of,
@@ -47,7 +51,6 @@ from softmaxnet.little_data import (
 from softmaxnet.mixture import Candidate, Mixture, best_mixture, joined
 from softmaxnet.recipe import Plan
 from softmaxnet.regression_search import cross_validated_regression, without_cross_validation
-from softmaxnet.softmax import log_softmax
 from softmaxnet.training import train
 from softmaxnet.validation import Validator
 from softmaxnet.whole_fit import fit_full_batch, regression_plan
@@ -100,7 +103,7 @@ def fit_compared(
         examples, checkpoints, communicator = canonical(examples), None, ALONE
     if plan.solver == "lbfgs" and plan.hidden_layer_sizes:  # asked for: nothing else is tried in its place
         return fit_full_batch(examples, n_classes, plan, None, on_epoch, seed=seed)
-    examples, folds = _dealt(examples, plan, seed)
+    examples, folds, halves = _dealt(examples, plan, seed)
     if (folds < 0).all():
         return _fit_lone_rows(examples, n_classes, plan, seed, on_epoch)
     candidates: list[Candidate] = []
@@ -125,7 +128,19 @@ def fit_compared(
     goes_on = all(fit("bins" if i else "", seen, 0.0, 1 / (n_fits - i)) for i, seen in enumerate(views))
     if goes_on and plan.input_dropout:
         fit("dropped", views[-1], plan.input_dropout, 1.0)
-    return _merged(candidates, examples, plan)
+    mixture = best_mixture(candidates, examples.target, examples.weight)
+    calibration = _calibrated(mixture, examples, plan)
+    later, stopped_by = Continued(mixture), candidates[-1].fitted.stopped_by
+    if stopped_by not in INTERRUPTED and communicator.broadcast_json(clock.has_time_for(2 * plan.continuation)):
+        later = continued(mixture, examples.target, examples.weight, halves, on_epoch, communicator)
+        if plan.calibration is not None:
+            calibration = calibration.sharpened(later.sharpening)
+    return _merged(later, calibration, examples, plan, "interrupt" if later.interrupted else stopped_by)
+
+
+def _calibrated(mixture: Mixture, examples: Examples, plan: Plan) -> Calibration:
+    """Return the calibration that the rows ask for which all of a mixture holds out."""
+    return calibrated_on(mixture.log_proba, examples.take(mixture.held_out), plan)
 
 
 def _add_regressions(
@@ -158,20 +173,23 @@ def _dropping(plan: Plan, rate: float) -> Plan:
     return replace(plan, input_dropout=rate, token_dropout=rate or plan.token_dropout)
 
 
-def _dealt(examples: Examples, plan: Plan, seed: int) -> tuple[Examples, NDArray[np.int64]]:
-    """Return the rows and the fold of each; -1 in rows that are the only one of their class."""
+def _dealt(
+    examples: Examples, plan: Plan, seed: int
+) -> tuple[Examples, NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows, the fold of each (-1 in rows that are the only one of their class) and its half of the fold."""
     labels = examples.target
     copies = copies_to_deal(examples, plan.n_folds) if plan.canonical_rows else np.ones(len(labels), dtype=np.int64)
     most = int(np.bincount(labels, weights=copies).max())
     n_folds = min(plan.n_folds, max(most, 2))
     folds = stratified_folds(labels, n_folds, seed, examples.groups)
+    halves = stratified_halves(labels, n_folds, seed, examples.groups)
     if (copies == 1).all():
-        return examples, folds
+        return examples, folds, halves
     rows = np.repeat(np.arange(len(labels)), copies)
     nth = np.arange(len(rows)) - np.repeat(np.cumsum(copies) - copies, copies)
     whole = copies[rows] == 1
     dealt = replace(examples.take(rows), weight=examples.weight[rows] / copies[rows])
-    return dealt, np.where(whole, folds[rows], (np.maximum(folds[rows], 0) + nth) % n_folds)
+    return dealt, np.where(whole, folds[rows], (np.maximum(folds[rows], 0) + nth) % n_folds), halves[rows]
 
 
 def _views(examples: Examples, plan: Plan) -> list[Examples]:
@@ -217,7 +235,8 @@ def _fit_members(
     rows.fold = torch.from_numpy(folds)
     # Members of a fold lie side by side, so that they are validated without a copy.
     rows.member_fold = torch.arange(spec.n_members) * n_folds // spec.n_members
-    parameters = new_parameters(spec, plan, seed, dtype, device)
+    state = new_state(spec, plan, seed, device)
+    parameters, optimizer = state.parameters, state.optimizer
     validator = Validator(spec, rows)
     with holding_signals(communicator):
         result = train(
@@ -228,48 +247,39 @@ def _fit_members(
             validator=validator,
             compute_dtype=torch.bfloat16 if plan.precision == "bfloat16" else None,
             on_epoch=noting_interrupts(on_epoch, communicator),
+            optimizer=optimizer,
             checkpoints=checkpoints,
             communicator=communicator,
         )
-    log_proba = np.full((len(examples), n_classes), np.nan)
-    known = np.isin(folds, rows.member_fold.numpy())
-    log_proba[known] = log_softmax(validator.logits(parameters, result.flat, result.table)[known])
+    log_proba = held_out_log_proba(validator, parameters, result)
     params = numpy_params(parameters, result.flat, result.table)
+    n_epochs = len(result.history)
+    state.to(result.flat, result.table, result.best_epoch / n_epochs)
+    state.n_epochs = n_epochs
     fitted = Fitted(
-        spec, params, Calibration(), plan, result.history, no_metrics(), len(result.history), result.stopped_by
+        spec, params, Calibration(), plan, result.history, no_metrics(), n_epochs, result.stopped_by, state
     )
-    return Candidate(fitted, log_proba, sees_bins=examples.bins is not None)
+    return Candidate(fitted, log_proba, sees_bins=examples.bins is not None, rows=rows)
 
 
-def _merged(candidates: list[Candidate], examples: Examples, plan: Plan) -> Fitted:
-    """Return the best mixture as one network, calibrated on the rows that all of it holds out."""
-    mixture = best_mixture(candidates, examples.target, examples.weight)
-    last = candidates[-1].fitted
+def _merged(later: Continued, calibration: Calibration, examples: Examples, plan: Plan, stopped_by: str) -> Fitted:
+    """Return a mixture as one network."""
+    mixture = later.mixture
     if len(mixture.parts) == 1 and mixture.parts[0][0].is_regression:
         regression = mixture.parts[0][0].fitted
-        stopped = last.stopped_by if last.stopped_by in INTERRUPTED else regression.stopped_by
+        stopped = stopped_by if stopped_by in INTERRUPTED else regression.stopped_by
         return replace(regression, plan=replace(regression.plan, mixture=mixture.words), stopped_by=stopped)
     spec, params, sees_bins = joined(mixture, examples.bins or slice(0, 0))
     rows = examples.take(mixture.held_out)
-    calibration = calibrated_on(mixture.log_proba, rows, plan)
+    history = one_history(*(part.fitted.history for part, _ in mixture.parts if not part.is_regression))
     return Fitted(
         spec,
         params,
         calibration,
-        replace(plan, n_members=spec.n_members, mixture=mixture.words),
-        _history(mixture),
+        replace(plan, n_members=spec.n_members, mixture=mixture.words, continuation=later.share),
+        history,
         metrics_on(calibration.transform(mixture.log_proba), rows),
-        sum(len(part.fitted.history) for part, _ in mixture.parts if not part.is_regression),
-        last.stopped_by,
+        len(history),
+        stopped_by,
         sees_bins=sees_bins,
     )
-
-
-def _history(mixture: Mixture) -> list[dict[str, Any]]:
-    """Return the epochs of the networks of a mixture, one network after the other."""
-    history: list[dict[str, Any]] = []
-    for part, _ in mixture.parts:
-        if not part.is_regression:
-            before = len(history)
-            history += [line | {"epoch": before + i} for i, line in enumerate(part.fitted.history, start=1)]
-    return history

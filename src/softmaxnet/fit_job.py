@@ -300,16 +300,13 @@ def without_folds(plan: Plan) -> Plan:
 
 def progress(max_epochs: int, then: OnEpoch | None) -> OnEpoch:
     """Return what prints a line for each epoch, with the time that all epochs would take, and calls ``then``."""
-    count = 0
-
     def on_epoch(line: dict[str, float]) -> None:
-        nonlocal count
-        count += 1
-        left = line["seconds"] / count * (max_epochs - count)
+        epoch = line["epoch"]  # which begins at 1 again with each of the networks that are compared
+        left = max(line["seconds"] / epoch * (max_epochs - epoch), 0.0)
         scores = [f"loss {line['loss']:.4f}"]
         if "validation_log_loss" in line:
             scores.append(f"held-out log loss {line['validation_log_loss']:.4f}")
-        print(f"epoch {count}/{max_epochs}  {'  '.join(scores)}  at most {left:.0f} s left", file=sys.stderr)
+        print(f"epoch {epoch:g}/{max_epochs}  {'  '.join(scores)}  at most {left:.0f} s left", file=sys.stderr)
         if then is not None:
             then(line)
 

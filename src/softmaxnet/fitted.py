@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from softmaxnet.training import Schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
 __all__ = [
     "Examples",
@@ -40,6 +41,7 @@ __all__ = [
     "new_state",
     "no_metrics",
     "numpy_params",
+    "one_history",
     "rows_of",
     "schedule_of",
     "spec_of",
@@ -111,6 +113,11 @@ class Fitted:
     sees_bins: bool = False
     """Whether the piecewise-linear bins among the inputs, where there are any, are inputs of the network."""
 
+    @property
+    def best_epoch(self) -> int:
+        """How many epochs had been when the held-out log loss was lowest."""
+        return int(np.argmin([line.get("validation_log_loss", np.inf) for line in self.history])) + 1
+
 
 @dataclass
 class TrainingState:
@@ -120,6 +127,18 @@ class TrainingState:
     optimizer: Optimizer
     seed: int
     n_epochs: int = 0
+
+    def to(self, flat: Tensor, table: Tensor | None, share: float) -> None:
+        """Take up parameters of an earlier moment, before which a share of the steps was made.
+
+        The running average goes on from them, over a window that is as long as it was then.
+        """
+        self.parameters.flat.copy_(flat)
+        if self.parameters.table is not None and table is not None:
+            self.parameters.table.copy_(table)
+        if self.optimizer.average is not None:
+            self.optimizer.average.copy_(flat)
+        self.optimizer.n_steps = round(share * self.optimizer.n_steps)
 
 
 OnEpoch = Callable[[dict[str, float]], None]
@@ -256,6 +275,23 @@ def state_of(spec: NetworkSpec, params: Mapping[str, NDArray[Any]], plan: Plan, 
     if state.optimizer.average is not None:
         state.optimizer.average.copy_(parameters.flat)
     return state
+
+
+def one_history(*histories: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Return the lines of runs one after the other, epochs and seconds counted through.
+
+    Examples
+    --------
+    >>> one_history([{"epoch": 1, "loss": 2.0, "seconds": 3.0}], [{"epoch": 9, "loss": 1.0, "seconds": 0.5}])[1]
+    {'epoch': 2, 'loss': 1.0, 'seconds': 3.5}
+    """
+    lines: list[dict[str, float]] = []
+    for history in histories:
+        before, seconds = len(lines), lines[-1]["seconds"] if lines else 0.0
+        lines += [
+            {**line, "epoch": before + i, "seconds": seconds + line["seconds"]} for i, line in enumerate(history, 1)
+        ]
+    return lines
 
 
 def calibrated_on(logits: NDArray[Any], held_out: Examples, plan: Plan) -> Calibration:

@@ -32,6 +32,7 @@ from softmaxnet.fitted import (
     new_state,
     no_metrics,
     numpy_params,
+    one_history,
     rows_of,
     schedule_of,
     spec_of,
@@ -112,9 +113,12 @@ def fit_network(
             return fit_then_all(examples, training, n_classes, plan, validation, on_epoch, seed=seed, state=state)
         given = validation if training is examples else None
         return fit_full_batch(examples, n_classes, plan, given, on_epoch, seed=seed, state=state)
-    return _fit_minibatch(
+    fitted = _fit_minibatch(
         training, n_classes, plan, seed, validation, on_epoch, state, device, checkpoints, communicator
     )
+    if training is examples or not plan.continuation:
+        return fitted
+    return _gone_on(fitted, examples, on_epoch, device, communicator)
 
 
 def _check_labels(examples: Examples, n_classes: int) -> None:
@@ -176,6 +180,32 @@ def _fit_minibatch(
     state = state or new_state(spec, plan, seed, device)
     rows = rows_of(training, state.parameters.flat.dtype, device)
     return fit_batches(rows, spec, plan, state, validation, on_epoch, device, checkpoints, communicator=communicator)
+
+
+def _gone_on(
+    first: Fitted, examples: Examples, on_epoch: OnEpoch | None, device: str, communicator: Communicator
+) -> Fitted:
+    """Train a network on with all rows for a share of its epochs; metrics and calibration are those of before.
+
+    Where classes are many each has few rows, and the rows held out are worth more than what they could say of going on.
+    """
+    plan, state, history = first.plan, first.state, first.history
+    epochs = max(round(plan.continuation * first.best_epoch), 1)
+    spent = history[-1]["seconds"]
+    too_late = plan.max_seconds is not None and spent * (1 + 2 * epochs / len(history)) > plan.max_seconds
+    if communicator.broadcast_json(first.stopped_by == "interrupt" or too_late):
+        return first
+    assert state is not None
+    rows = rows_of(examples, state.parameters.flat.dtype, device)
+    later = replace(plan, max_epochs=epochs, validation="none")
+    whole = fit_batches(rows, first.spec, later, state, None, on_epoch, device, communicator=communicator)
+    return replace(
+        whole,
+        plan=replace(plan, continuation=epochs / first.best_epoch),
+        history=one_history(history, whole.history),
+        calibration=first.calibration,
+        metrics=first.metrics,
+    )
 
 
 def fit_batches(

@@ -52,6 +52,11 @@ class Clock:
             raise OutOfTime
         return left
 
+    def has_time_for(self, share: float) -> bool:
+        """Whether as much time is left as a share of what has gone by."""
+        left = self.left()
+        return left is None or left > share * (time.monotonic() - self.started)
+
     def is_out(self) -> bool:
         """Whether no time is left."""
         return self.left() == 0

@@ -23,7 +23,9 @@ from softmaxnet.softmax import cross_entropy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Candidate", "Mixture", "best_mixture", "joined", "regression_as_member"]
+    from softmaxnet.batches import Rows
+
+__all__ = ["Candidate", "Mixture", "best_mixture", "joined", "mixed", "regression_as_member"]
 
 CARRIES_LOGITS = ("relu", "silu", "gelu")
 """Activations f with f(z) - f(-z) = z."""
@@ -43,12 +45,15 @@ class Candidate:
         Whether its inputs include the piecewise-linear bins.
     selects_inputs : bool
         Whether it is a softmax regression that leaves inputs out.
+    rows : Rows, optional
+        What an ensemble was trained on, with the fold that each member holds out: to go on from.
     """
 
     fitted: Fitted
     log_proba: NDArray[np.float64]
     sees_bins: bool = False
     selects_inputs: bool = False
+    rows: Rows | None = None
 
     @property
     def is_regression(self) -> bool:
@@ -115,7 +120,7 @@ def best_mixture(candidates: Sequence[Candidate], labels: NDArray[np.int64], wei
 
 
 def _lowest(candidates: Sequence[Candidate], labels: NDArray[np.int64], weight: NDArray[np.float64]) -> Mixture:
-    return min((_mixed(parts, labels, weight) for parts in _combinations(candidates)), key=lambda mixture: mixture.loss)
+    return min((mixed(parts, labels, weight) for parts in _combinations(candidates)), key=lambda mixture: mixture.loss)
 
 
 def _is_clearly_better(one: Mixture, other: Mixture, labels: NDArray[np.int64], weight: NDArray[np.float64]) -> bool:
@@ -139,9 +144,10 @@ def _combinations(candidates: Sequence[Candidate]) -> Iterator[tuple[tuple[Candi
                         yield (*((network, 1.0) for network in chosen), (regression, share))
 
 
-def _mixed(
+def mixed(
     parts: tuple[tuple[Candidate, float], ...], labels: NDArray[np.int64], weight: NDArray[np.float64]
 ) -> Mixture:
+    """Return what candidates with shares say together of the rows that all of them hold out."""
     held_out = ~np.any([np.isnan(part.log_proba[:, 0]) for part, _ in parts], axis=0)
     total = sum(share for _, share in parts)
     terms = [part.log_proba[held_out] + np.log(share / total) for part, share in parts]

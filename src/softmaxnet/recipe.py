@@ -162,6 +162,8 @@ class Plan:
     compare_selection: bool
     """Softmax regression that leaves inputs out is compared as well."""
     compare_bins: bool
+    continuation: float
+    """Epochs, as a share of those so far, for which members may go on with the rows that they held out; 0: none."""
     calibration: str | None
     precision: str
     max_seconds: float | None
@@ -210,7 +212,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
     dropout = told("dropout", 0.0 if sigmoid else _dropout(shape, text))
     own_layers = given["hidden_layer_sizes"] == "auto"
     max_epochs = told("max_epochs", 1000 if solver == "lbfgs" else _epochs(shape, text, own_layers))
-    compared = _compared(shape, given, text)
+    compared = _compared(shape, given, text, copies)
     return Plan(
         hidden_layer_sizes=hidden,
         activation=told("activation", "relu" if text or shape.picture else "silu"),
@@ -244,7 +246,7 @@ def resolve(shape: DataShape, given: Mapping[str, Any]) -> Plan:
     )
 
 
-def _compared(shape: DataShape, given: Mapping[str, Any], text: bool) -> dict[str, Any]:
+def _compared(shape: DataShape, given: Mapping[str, Any], text: bool, copies: bool) -> dict[str, Any]:
     """Return the settings that say which networks are compared, and by which rows."""
     small = shape.is_little
     left_open = given["hidden_layer_sizes"] == given["solver"] == "auto"
@@ -262,6 +264,7 @@ def _compared(shape: DataShape, given: Mapping[str, Any], text: bool) -> dict[st
         "compare_regression": regression,
         "compare_selection": regression and shape.n_dense >= SELECTION_MIN_INPUTS,
         "compare_bins": compares_bins(given) and by_folds and not text,
+        "continuation": _continuation(shape, given, text, validation) if own_folds and copies else 0.0,
         "input_dropout": COLUMN_DROPOUT if by_folds and n_columns >= DROPPED_MIN_COLUMNS else 0.0,
     }
 
@@ -333,6 +336,7 @@ def uncompared(plan: Plan, validation: str) -> Plan:
         compare_regression=False,
         compare_selection=False,
         compare_bins=False,
+        continuation=0.0,
         input_dropout=0.0,
     )
 
@@ -447,6 +451,18 @@ def _precision(shape: DataShape, hidden: tuple[int, ...], solver: str, small: bo
         return "float64"
     widths = (shape.n_dense, *hidden) if shape.n_dense else hidden  # a sparse block is no matrix product
     return "bfloat16" if shape.bfloat16 and hidden and min(widths) >= WIDE_LAYER else "float32"
+
+
+def _continuation(shape: DataShape, given: Mapping[str, Any], text: bool, validation: str) -> float:
+    """Where epochs and rate are left to the recipe: as many epochs again of little data, half as many of more rows.
+
+    Where each of many classes has few rows, a quarter without a trial: the rows held out are worth more as rows.
+    """
+    if given["max_epochs"] != "auto" or given["learning_rate_schedule"] != "auto":
+        return 0.0
+    if validation == "folds":
+        return 1.0 if shape.is_little and not text else 0.5
+    return 0.25 if validation == "holdout" and shape.n_classes > MOST_CLASSES else 0.0
 
 
 def _patience(max_epochs: int) -> int:

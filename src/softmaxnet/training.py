@@ -38,7 +38,7 @@ from softmaxnet.validation import Validator
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Schedule", "TrainingResult", "train"]
+__all__ = ["Backup", "Schedule", "TrainingResult", "train"]
 
 
 MAX_RATE_CUTS = 3
@@ -290,7 +290,7 @@ class _Run:
         rounds = self.schedule.rounds
         number = first_epoch + place // rounds + 1
         shown = number if rounds == 1 else first_epoch + (place + 1) / rounds
-        backup = _Backup(self.parameters, self.optimizer)
+        backup = Backup(self.parameters, self.optimizer)
         for cut in range(MAX_RATE_CUTS + 1):
             loss = self.round(place, first_epoch)
             if self.exchange is not None:
@@ -396,8 +396,8 @@ def _is_finite(numbers: Tensor) -> bool:
     return all(math.isfinite(torch.dot(part, part).item()) or bool(torch.isfinite(part).all()) for part in parts)
 
 
-class _Backup:
-    """The state at the start of an epoch, to go back to; nothing of it where the weights are too large to be copied.
+class Backup:
+    """The state of a run at some moment, to go back to; nothing of it where the weights are too large to be copied.
 
     They are finite all the same, for a step that is not is never taken.
     """

@@ -58,12 +58,17 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         tried.append("as many trained with columns dropped at random")
     if len(tried) == 1:
         return text
-    return f"{text}\n\ncompared by held-out log loss: {', '.join(tried)}; the best mixture of them is kept."
+    longer = " and may go on with the rows held out" if plan.get("continuation") else ""
+    return f"{text}\n\ncompared by held-out log loss: {', '.join(tried)}; the best mixture of them is kept{longer}."
 
 
 def mixture_text(settings: Mapping[str, Any]) -> str:
     """Return a line that says what was kept of the models that were compared; nothing where none were."""
-    return f"kept: {', '.join(settings['mixture'])}\n" if settings.get("mixture") else ""
+    if not settings.get("mixture"):
+        return ""
+    share = settings.get("continuation") or 0.0
+    longer = f"; gone on with the rows held out for {share:.0%} more epochs" if share else ""
+    return f"kept: {', '.join(settings['mixture'])}{longer}\n"
 
 
 def findings_text(findings: Sequence[Finding]) -> str:

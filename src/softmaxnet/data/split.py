@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["stratified_folds", "stratified_holdout"]
+__all__ = ["stratified_folds", "stratified_halves", "stratified_holdout"]
 
 Ints = NDArray[np.int64]
 
@@ -43,6 +43,22 @@ def stratified_folds(
             _return_whole_classes(held_out, labels, groups)
             folds[(folds == fold) & ~held_out] = -1
     return folds
+
+
+def stratified_halves(
+    labels: Ints, n_folds: int, seed: int, groups: NDArray[np.generic] | None = None
+) -> Ints:
+    """Return the half, 0 or 1, of its fold by :func:`stratified_folds` that each row is in, groups whole.
+
+    Examples
+    --------
+    >>> labels = np.repeat([0, 1], 8)
+    >>> folds, halves = stratified_folds(labels, 2, seed=0), stratified_halves(labels, 2, seed=0)
+    >>> np.bincount(4 * labels + 2 * folds + halves).tolist()
+    [2, 2, 2, 2, 2, 2, 2, 2]
+    """
+    unit, rank = _dealing_ranks(labels, seed, groups)
+    return np.asarray((rank // n_folds % 2)[unit])
 
 
 def _dealing_ranks(labels: Ints, seed: int, groups: NDArray[np.generic] | None) -> tuple[Ints, Ints]:
