@@ -125,7 +125,7 @@ def test_columns_are_dropped_where_the_network_is_left_to_the_recipe_and_there_a
 
 
 def test_texts_are_learned_by_as_many_networks_as_their_weights_allow():
-    """Five of little data, three of more, fewer of 100,000 n-grams, one where there are more than 500 classes."""
+    """Five of little data, three of more, fewer of 100,000 n-grams; two narrow ones of many classes, one of very many."""
     text = DataShape(8000, 0, 20_000, 77, active=30.0)
     shapes = (
         text,
@@ -136,8 +136,9 @@ def test_texts_are_learned_by_as_many_networks_as_their_weights_allow():
     plans = [resolve(shape, DEFAULTS) for shape in shapes]
     assert [plan.n_members for plan in plans] == [3, 5, 2, 1]
     assert {(plan.validation, plan.input_dropout, plan.compare_bins) for plan in plans} == {("folds", 0.0, False)}
-    many = resolve(replace(text, n_classes=1586), DEFAULTS)
-    assert (many.n_members, many.validation) == (1, "holdout")
+    for n_classes, n_members, units in ((1586, 2, 128), (6000, 1, 256)):
+        many = resolve(replace(text, n_classes=n_classes), DEFAULTS)
+        assert (many.n_members, many.hidden_layer_sizes, many.validation) == (n_members, (units,), "holdout")
     assert resolve(replace(text, has_validation=True), DEFAULTS).n_members == 1
 
 

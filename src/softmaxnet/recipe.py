@@ -54,8 +54,8 @@ FEW_GROUPS, FEW_GROUPS_ROWS = 100, 10_000
 """Rows of up to so many groups tell as little as that many rows do, as long as they are not very many."""
 FULL_ENSEMBLE_ROWS = 10_000
 """Of more rows two members with and two without bins take the time that there is."""
-MOST_CLASSES = 500
-"""Up to so many there is more than one network."""
+MOST_CLASSES, MOST_CLASSES_OF_TEXTS = 500, 5_000
+"""Up to so many there is more than one network, of texts two narrow ones up to the second number."""
 TEXT_WEIGHTS = 25_000_000
 """Weights of n-grams in all members together: 100 MB of a model file."""
 COLUMN_DROPOUT, DROPPED_MIN_COLUMNS = 0.2, 4
@@ -380,7 +380,7 @@ DEFAULTS: dict[str, Any] = {
 
 def _hidden(shape: DataShape, text: bool) -> tuple[int, ...]:
     if text:
-        return (256,)
+        return (128,) if MOST_CLASSES < shape.n_classes <= MOST_CLASSES_OF_TEXTS else (256,)
     if shape.is_little:
         return (64, 64)
     if shape.picture:
@@ -399,11 +399,13 @@ def _is_wide(shape: DataShape) -> bool:
 
 
 def _members(shape: DataShape, hidden: tuple[int, ...], text: bool, validation: str) -> int:
+    if text and hidden:
+        most = max(TEXT_WEIGHTS // (shape.n_sparse * hidden[0]), 1)
+        if MOST_CLASSES < shape.n_classes <= MOST_CLASSES_OF_TEXTS:
+            return min(most, 2)
+        return min(most, 5 if shape.is_little else 3) if validation == "folds" else 1
     if not hidden or shape.n_classes > MOST_CLASSES:
         return 1
-    if text:
-        most = TEXT_WEIGHTS // (shape.n_sparse * hidden[0])
-        return min(max(most, 1), 5 if shape.is_little else 3) if validation == "folds" else 1
     if validation == "folds" and shape.is_little:
         return 10
     if shape.picture:
