@@ -31,7 +31,8 @@ from softmaxnet.data.delimited import read_delimited
 from softmaxnet.data.delimited_blocks import delimited_blocks
 from softmaxnet.data.files import read_dataset
 from softmaxnet.data.row_groups import open_row_groups
-from softmaxnet.data.stream import TableSource, open_source
+from softmaxnet.data.stream import open_source
+from softmaxnet.data.table_source import TableSource
 from softmaxnet.data.window_plan import (
     Window,
     epoch_windows,
@@ -761,7 +762,7 @@ def test_sorted_files_are_shuffled_once(tmp_path: Path) -> None:
 
 def test_one_large_row_group_is_cut_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row group as large as the file, as frames write it, is shuffled into small ones; bad rows stay out."""
-    monkeypatch.setattr("softmaxnet.data.stream.GROUP_BYTES", 1 << 14)
+    monkeypatch.setattr("softmaxnet.data.table_source.GROUP_BYTES", 1 << 14)
     y = pa.array(["a", "b"] * 2500, mask=np.arange(5000) == 77)
     path = numbered(tmp_path / "a.parquet", 5000, 5000, y=y)
     monkeypatch.setattr(row_cache, "GROUP_ROWS", 300)

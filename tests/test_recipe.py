@@ -125,7 +125,7 @@ def test_columns_are_dropped_where_the_network_is_left_to_the_recipe_and_there_a
 
 
 def test_texts_are_learned_by_as_many_networks_as_their_weights_allow():
-    """Five of little data, three of more, fewer of 100,000 n-grams; two narrow ones of many classes, one of very many."""
+    """Five of little data, three of more, fewer of 100,000 n-grams; two narrow ones of many classes."""
     text = DataShape(8000, 0, 20_000, 77, active=30.0)
     shapes = (
         text,

@@ -28,7 +28,8 @@ from softmaxnet.cli import main
 from softmaxnet.cli.progress import RowProgress
 from softmaxnet.cli.terminal import Terminal
 from softmaxnet.cli.values import byte_count
-from softmaxnet.data.stream import StreamedRows, TableSource, open_source
+from softmaxnet.data.stream import open_source
+from softmaxnet.data.table_source import StreamedRows, TableSource
 from softmaxnet.errors import DataError, UsageError
 from softmaxnet.estimator import SoftmaxClassifier
 from softmaxnet.memory import installed_bytes, peak_resident_bytes, resident_bytes

@@ -25,7 +25,8 @@ from softmaxnet.data.dataset import OnBadRow
 from softmaxnet.data.files import read_dataset
 from softmaxnet.data.labels import encode_labels, lookup_labels
 from softmaxnet.data.split import stratified_holdout
-from softmaxnet.data.stream import TableSource, open_source
+from softmaxnet.data.stream import open_source
+from softmaxnet.data.table_source import TableSource
 from softmaxnet.errors import DataError, UsageError
 from softmaxnet.features.encoder import FeatureEncoder
 from softmaxnet.features.numbers import BY_SIZE

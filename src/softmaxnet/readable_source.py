@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from softmaxnet.data.blocks import dataset_blocks
 from softmaxnet.data.dataset import BadRow
 from softmaxnet.data.row_cache import MAX_BAD_ROWS, CountingLog
-from softmaxnet.data.stream import TableSource
+from softmaxnet.data.table_source import TableSource
 from softmaxnet.errors import DataError
 from softmaxnet.features.columns import BadCell
 from softmaxnet.features.unreadable import unreadable_cells

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from softmaxnet.batches import Batch, Rows, batch_of
 from softmaxnet.communicator import ALONE, Communicator
-from softmaxnet.data.stream import StreamedRows, TableSource
+from softmaxnet.data.table_source import StreamedRows, TableSource
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softmaxnet.data.stream import STREAM_BYTES, TableSource, streamable_files
+from softmaxnet.data.stream import streamable_files
+from softmaxnet.data.table_source import STREAM_BYTES, TableSource
 from softmaxnet.memory import installed_bytes, peak_resident_bytes, resident_bytes
 
 if TYPE_CHECKING:

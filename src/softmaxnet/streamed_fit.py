@@ -21,7 +21,7 @@ import numpy as np
 
 from softmaxnet.checkpoint import Checkpoints, arrays_digest
 from softmaxnet.data.row_cache import all_numbers
-from softmaxnet.data.stream import StreamedRows, TableSource
+from softmaxnet.data.table_source import StreamedRows, TableSource
 from softmaxnet.errors import DataError, UsageError
 from softmaxnet.features.arrow import whole
 from softmaxnet.features.dates import try_dates

@@ -32,7 +32,7 @@ from softmaxnet.errors import DataError, SoftmaxError, UsageError
 if TYPE_CHECKING:
     from softmaxnet.communicator import Communicator
     from softmaxnet.data.dataset import BadRow, Dataset
-    from softmaxnet.data.stream import TableSource
+    from softmaxnet.data.table_source import TableSource
     from softmaxnet.estimator import SoftmaxClassifier
     from softmaxnet.features.encoder import FeatureEncoder
     from softmaxnet.precheck import Finding

@@ -16,7 +16,7 @@ from softmaxnet.errors import DataError
 if TYPE_CHECKING:
     from softmaxnet.communicator import Communicator
     from softmaxnet.data.dataset import Dataset
-    from softmaxnet.data.stream import TableSource
+    from softmaxnet.data.table_source import TableSource
     from softmaxnet.findings import Finding
     from softmaxnet.streamed_fit import StreamedStart
 
