@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1] / "src" / "softmaxnet"
 
 FLOORS = (
     "errors machine memory",
-    "softmax means reliability metrics calibration conformal decisions communicator processes",
+    "logit_arguments softmax means reliability metrics calibration conformal decisions communicator processes",
     "data features findings leaks sanity precheck row_runs",
     "tensor_file network class_tiles held_out head_plan head head_tiles head_pass head_kernel head_shards parameters",
     "batches dropout layer_pass embedding_pass backward optimizer",

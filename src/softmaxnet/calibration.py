@@ -23,15 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from softmaxnet.errors import DataError, ModelFileError, UsageError
+from softmaxnet.logit_arguments import Array, checked_labels, checked_logits, checked_weight
 from softmaxnet.means import standard_error, weighted_mean
-from softmaxnet.softmax import (
-    Array,
-    checked_labels,
-    checked_logits,
-    checked_weight,
-    cross_entropy,
-    cross_entropy_gradient,
-)
+from softmaxnet.softmax import cross_entropy, cross_entropy_gradient
 
 __all__ = [
     "Calibration",

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softmaxnet.errors import DataError, ModelFileError, UsageError
-from softmaxnet.softmax import Array, checked_labels, checked_logits
+from softmaxnet.logit_arguments import Array, checked_labels, checked_logits
 
 __all__ = ["PredictionSets", "fit_sets", "rows_needed"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softmaxnet.errors import DataError, UsageError
-from softmaxnet.softmax import Array, checked_labels, checked_logits, checked_weight
+from softmaxnet.logit_arguments import Array, checked_labels, checked_logits, checked_weight
 
 __all__ = [
     "bootstrap_interval",

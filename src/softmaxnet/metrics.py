@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from softmaxnet.errors import UsageError
+from softmaxnet.logit_arguments import Array, checked_labels
 from softmaxnet.means import (
     bootstrap_interval,
     checked_scores,
@@ -35,7 +36,6 @@ from softmaxnet.reliability import (
     reliability_curve,
     smooth_calibration_error,
 )
-from softmaxnet.softmax import Array, checked_labels
 
 __all__ = [
     "ReliabilityCurve",

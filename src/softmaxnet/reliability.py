@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from softmaxnet.errors import DataError, UsageError
+from softmaxnet.logit_arguments import Array
 from softmaxnet.means import checked_scores, vector_weight
-from softmaxnet.softmax import Array
 
 __all__ = [
     "ReliabilityCurve",

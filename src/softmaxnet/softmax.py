@@ -1,7 +1,7 @@
 """The maths of the output layer, on logits: probabilities, losses and their gradients, as pure functions.
 
 Every function works on the last axis (the classes) of a NumPy array or of a torch tensor, with one text for
-both: the two libraries agree on the names used here, and :func:`_namespace` finds out which one an array
+both: the two libraries agree on the names used here, and ``namespace`` finds out which one an array
 belongs to without importing torch. ``float32`` and ``float64`` are kept, half precision is computed and
 returned in ``float32``, whole numbers in ``float64``.
 
@@ -20,12 +20,28 @@ numbers.
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from softmaxnet.errors import DataError, UsageError
+from softmaxnet.logit_arguments import (
+    Array,
+    as_labels,
+    as_numbers,
+    cast_like,
+    checked_labels,
+    checked_logits,
+    checked_smoothing,
+    checked_target_proba,
+    checked_unit_targets,
+    checked_weight,
+    namespace,
+    require_in_range,
+    require_same_shape,
+    weight_of_labels,
+    weight_of_targets,
+)
 
 __all__ = [
     "binary_cross_entropy",
@@ -49,12 +65,7 @@ __all__ = [
     "squared_error_gradient",
 ]
 
-Array: TypeAlias = Any
-"""A ``numpy.ndarray`` or a ``torch.Tensor``."""
-
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
-
-_TARGET_SUM_TOLERANCE = 1e-4  # float32 rows of a million classes still sum to 1 within this
 
 
 # --- from logits to probabilities ---------------------------------------------------------------------------
@@ -204,7 +215,7 @@ def sigmoid(logits: Array) -> Array:
     >>> print(sigmoid([1.6, 3.1, 0.5]).round(8))
     [0.83201839 0.95689275 0.62245933]
     """
-    xp, logits = _numbers(logits, "logits")
+    xp, logits = as_numbers(logits, "logits")
     with np.errstate(all="ignore"):
         small = xp.exp(-xp.abs(logits))
         return xp.where(logits < 0, small, 1.0) / (1 + small)
@@ -226,7 +237,7 @@ def log_sigmoid(logits: Array) -> Array:
     >>> log_sigmoid([-1000.0, -1.0, 0.0, 1.0]).round(8).tolist()
     [-1000.0, -1.31326169, -0.69314718, -0.31326169]
     """
-    xp, logits = _numbers(logits, "logits")
+    xp, logits = as_numbers(logits, "logits")
     with np.errstate(all="ignore"):
         return xp.where(logits < 0, logits, 0.0) - xp.log1p(xp.exp(-xp.abs(logits)))
 
@@ -258,7 +269,7 @@ def softmax_jacobian(logits: Array) -> Array:
      [-0.0098 -0.0441  0.054 ]]
     """
     proba = softmax(logits)
-    xp = _namespace(proba)
+    xp = namespace(proba)
     return proba[..., :, None] * (_eye_like(xp, proba) - proba[..., None, :])
 
 
@@ -283,9 +294,9 @@ def softmax_jacobian_product(logits: Array, vector: Array) -> Array:
     [-0.1326  0.1767 -0.0441]
     """
     proba = softmax(logits)
-    xp = _namespace(proba)
-    vector = _cast(xp, vector, proba, "vector")
-    _same_shape(vector, proba, "vector", "logits")
+    xp = namespace(proba)
+    vector = cast_like(xp, vector, proba, "vector")
+    require_same_shape(vector, proba, "vector", "logits")
     return proba * (vector - xp.sum(proba * vector, axis=-1, keepdims=True))
 
 
@@ -348,8 +359,8 @@ def cross_entropy(
     """
     xp, logits = checked_logits(logits)
     labels = checked_labels(xp, labels, logits)
-    smoothing = _smoothing(label_smoothing)
-    weight = checked_weight(xp, logits, sample_weight, _weight_of_labels(xp, logits, labels, class_weight))
+    smoothing = checked_smoothing(label_smoothing)
+    weight = checked_weight(xp, logits, sample_weight, weight_of_labels(xp, logits, labels, class_weight))
     _, _, shifted, rest = _shift(xp, logits)
     with np.errstate(all="ignore"):
         log_sum = xp.log1p(rest)[..., 0]
@@ -387,8 +398,8 @@ def cross_entropy_gradient(
     """
     xp, logits = checked_logits(logits)
     labels = checked_labels(xp, labels, logits)
-    smoothing = _smoothing(label_smoothing)
-    weight = checked_weight(xp, logits, sample_weight, _weight_of_labels(xp, logits, labels, class_weight))
+    smoothing = checked_smoothing(label_smoothing)
+    weight = checked_weight(xp, logits, sample_weight, weight_of_labels(xp, logits, labels, class_weight))
     error = _subtract_at(xp, softmax(logits), labels, 1 - smoothing)
     if smoothing:
         error = error - smoothing / logits.shape[-1]
@@ -442,9 +453,9 @@ def soft_cross_entropy(
     0.82036514
     """
     xp, logits = checked_logits(logits)
-    target = _target_proba(xp, target_proba, logits)
-    smoothing = _smoothing(label_smoothing)
-    weight = checked_weight(xp, logits, sample_weight, _weight_of_targets(xp, logits, target, class_weight))
+    target = checked_target_proba(xp, target_proba, logits)
+    smoothing = checked_smoothing(label_smoothing)
+    weight = checked_weight(xp, logits, sample_weight, weight_of_targets(xp, logits, target, class_weight))
     if smoothing:
         target = (1 - smoothing) * target + smoothing / logits.shape[-1]
     loss = -xp.sum(_zero_times(xp, target, log_softmax(logits)), axis=-1)
@@ -474,9 +485,9 @@ def soft_cross_entropy_gradient(
     [[-0.02801795  0.07077009 -0.04275215]]
     """
     xp, logits = checked_logits(logits)
-    target = _target_proba(xp, target_proba, logits)
-    smoothing = _smoothing(label_smoothing)
-    weight = checked_weight(xp, logits, sample_weight, _weight_of_targets(xp, logits, target, class_weight))
+    target = checked_target_proba(xp, target_proba, logits)
+    smoothing = checked_smoothing(label_smoothing)
+    weight = checked_weight(xp, logits, sample_weight, weight_of_targets(xp, logits, target, class_weight))
     if smoothing:
         target = (1 - smoothing) * target + smoothing / logits.shape[-1]
     return _scale_rows(xp, softmax(logits) - target, weight, reduction)
@@ -610,7 +621,7 @@ def binary_cross_entropy(
     2.80204169
     """
     xp, logits = checked_logits(logits)
-    targets = _unit_targets(xp, targets, logits)
+    targets = checked_unit_targets(xp, targets, logits)
     weight = checked_weight(xp, logits, sample_weight, None)
     positive = _zero_times(xp, targets, log_sigmoid(logits))
     negative = _zero_times(xp, 1 - targets, log_sigmoid(-logits))
@@ -632,7 +643,7 @@ def binary_cross_entropy_gradient(
     [[ 0.83201839 -0.04310725  0.62245933]]
     """
     xp, logits = checked_logits(logits)
-    targets = _unit_targets(xp, targets, logits)
+    targets = checked_unit_targets(xp, targets, logits)
     weight = checked_weight(xp, logits, sample_weight, None)
     return _scale_rows(xp, sigmoid(logits) - targets, weight, reduction)
 
@@ -665,8 +676,8 @@ def squared_error(
     3.61
     """
     xp, logits = checked_logits(logits)
-    targets = _cast(xp, targets, logits, "targets")
-    _same_shape(targets, logits, "targets", "logits")
+    targets = cast_like(xp, targets, logits, "targets")
+    require_same_shape(targets, logits, "targets", "logits")
     weight = checked_weight(xp, logits, sample_weight, None)
     return _reduce(xp, 0.5 * xp.sum((logits - targets) ** 2, axis=-1), weight, reduction)
 
@@ -686,8 +697,8 @@ def squared_error_gradient(
     [[1.6 2.1 0.5]]
     """
     xp, logits = checked_logits(logits)
-    targets = _cast(xp, targets, logits, "targets")
-    _same_shape(targets, logits, "targets", "logits")
+    targets = cast_like(xp, targets, logits, "targets")
+    require_same_shape(targets, logits, "targets", "logits")
     weight = checked_weight(xp, logits, sample_weight, None)
     return _scale_rows(xp, logits - targets, weight, reduction)
 
@@ -712,190 +723,14 @@ def one_hot(labels: Array, n_classes: int, *, like: Array | None = None) -> Arra
     [[0. 0. 1.]
      [1. 0. 0.]]
     """
-    xp, like = _numbers(np.zeros(()) if like is None else like, "like")
-    labels = _whole_numbers(xp, labels, like)
+    xp, like = as_numbers(np.zeros(()) if like is None else like, "like")
+    labels = as_labels(xp, labels, like)
     eye = _eye_like(xp, like, n_classes)
-    _check_range(labels, n_classes)
+    require_in_range(labels, n_classes)
     return eye[labels]
 
 
-# --- checks (the checked_ ones serve the modules below as well) ---------------------------------------------
-
-
-def _namespace(x: Array) -> Any:
-    """Return the module whose functions take ``x``: torch (loaded, as ``x`` is a tensor) or numpy."""
-    return sys.modules["torch"] if type(x).__module__.partition(".")[0] == "torch" else np
-
-
-def _numbers(x: Array, name: str) -> tuple[Any, Array]:
-    """Return the namespace and ``x`` as float32 or float64."""
-    xp = _namespace(x)
-    if xp is np:
-        x = np.asarray(x)
-        if x.dtype.kind not in "fiub":
-            raise DataError(f"{name} must be numbers, but are of dtype {x.dtype}")
-        if x.dtype in (np.float32, np.float64):
-            return xp, x
-        return xp, x.astype(np.float32 if x.dtype == np.float16 else np.float64)
-    if x.is_complex():
-        raise DataError(f"{name} must be real numbers, but are of dtype {x.dtype}")
-    if x.dtype in (xp.float32, xp.float64):
-        return xp, x
-    return xp, x.to(xp.float32 if x.is_floating_point() else xp.float64)
-
-
-def checked_logits(logits: Array) -> tuple[Any, Array]:
-    """Return the namespace and the logits as float32 or float64, of at least one class."""
-    xp, logits = _numbers(logits, "logits")
-    if logits.ndim == 0 or logits.shape[-1] == 0:
-        raise DataError(
-            f"logits need a last axis with at least one class, but have shape {tuple(logits.shape)}"
-        )
-    return xp, logits
-
-
-def _cast(xp: Any, x: Array, like: Array, name: str) -> Array:
-    """Return ``x`` in the library, dtype and device of ``like``."""
-    if xp is np:
-        _, x = _numbers(_to_numpy(x), name)
-        return x.astype(like.dtype, copy=False)
-    if _namespace(x) is np:
-        x = np.asarray(x)
-        if x.dtype.kind not in "fiub":
-            raise DataError(f"{name} must be numbers, but are of dtype {x.dtype}")
-    return xp.as_tensor(x, dtype=like.dtype, device=like.device)
-
-
-def _to_numpy(x: Array) -> Array:
-    return x if _namespace(x) is np else x.detach().cpu().numpy()
-
-
-def _same_shape(x: Array, reference: Array, name: str, reference_name: str) -> None:
-    if tuple(x.shape) != tuple(reference.shape):
-        raise DataError(
-            f"{name} have shape {tuple(x.shape)}, but must have the shape {tuple(reference.shape)} "
-            f"of {reference_name}"
-        )
-
-
-def _whole_numbers(xp: Any, labels: Array, like: Array) -> Array:
-    """Return labels as int64 in the library and on the device of ``like``."""
-    if xp is np:
-        labels = np.asarray(_to_numpy(labels))
-        if labels.dtype.kind not in "iub" and labels.size:
-            raise DataError(f"labels must be whole numbers from 0, but are of dtype {labels.dtype}")
-        return labels.astype(np.int64, copy=False)
-    labels = xp.as_tensor(labels if _namespace(labels) is xp else np.asarray(labels), device=like.device)
-    if labels.is_floating_point() or labels.is_complex():
-        raise DataError(f"labels must be whole numbers from 0, but are of dtype {labels.dtype}")
-    return labels.to(xp.int64)
-
-
-def checked_labels(xp: Any, labels: Array, logits: Array) -> Array:
-    """Return labels as int64 beside the logits, one a row, in 0..n_classes-1."""
-    labels = _whole_numbers(xp, labels, logits)
-    if tuple(labels.shape) != tuple(logits.shape[:-1]):
-        raise DataError(
-            f"labels have shape {tuple(labels.shape)}, but logits of shape {tuple(logits.shape)} "
-            f"need labels of shape {tuple(logits.shape[:-1])}"
-        )
-    _check_range(labels, int(logits.shape[-1]))
-    return labels
-
-
-def _check_range(labels: Array, n_classes: int) -> None:
-    if 0 in labels.shape or (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
-        return
-    flat = _to_numpy(labels).reshape(-1)
-    row = int(np.flatnonzero((flat < 0) | (flat >= n_classes))[0])
-    raise DataError(f"row {row}: label {int(flat[row])} is not one of the classes 0..{n_classes - 1}")
-
-
-def _smoothing(label_smoothing: float) -> float:
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise UsageError(f"label_smoothing must be a number in [0, 1]. Got {label_smoothing!r} instead")
-    return float(label_smoothing)
-
-
-def _first_row(bad: Array) -> int:
-    """Return the number of the first row that is bad, of a boolean array whose rows are its last axis."""
-    flat = _to_numpy(bad)
-    return int(np.flatnonzero(flat.reshape(-1, flat.shape[-1]).any(axis=-1))[0])
-
-
-def _target_proba(xp: Any, target_proba: Array, logits: Array) -> Array:
-    target = _unit_targets(xp, target_proba, logits, "target_proba")
-    error = xp.abs(xp.sum(target, axis=-1) - 1)
-    if error.shape and 0 in error.shape:
-        return target
-    if float(error.max()) > _TARGET_SUM_TOLERANCE:
-        row = _first_row((error > _TARGET_SUM_TOLERANCE).reshape(-1, 1))
-        total = float(_to_numpy(xp.sum(target, axis=-1)).reshape(-1)[row])
-        raise DataError(f"row {row}: the target probabilities sum to {total:.6g}, but must sum to 1")
-    return target
-
-
-def _unit_targets(xp: Any, targets: Array, logits: Array, name: str = "targets") -> Array:
-    targets = _cast(xp, targets, logits, name)
-    _same_shape(targets, logits, name, "logits")
-    if 0 in targets.shape:
-        return targets
-    if not (float(targets.min()) >= 0.0 and float(targets.max()) <= 1.0 + _TARGET_SUM_TOLERANCE):
-        bad = ~((targets >= 0.0) & (targets <= 1.0 + _TARGET_SUM_TOLERANCE))
-        raise DataError(f"row {_first_row(bad)}: {name} must lie in [0, 1]")
-    return targets
-
-
-# --- weights ------------------------------------------------------------------------------------------------
-
-
-def _class_weight(xp: Any, logits: Array, class_weight: Array) -> Array:
-    class_weight = _cast(xp, class_weight, logits, "class_weight")
-    if tuple(class_weight.shape) != (logits.shape[-1],):
-        raise DataError(
-            f"class_weight has shape {tuple(class_weight.shape)}, but must hold one weight for each of the "
-            f"{logits.shape[-1]} classes"
-        )
-    _check_weights(xp, class_weight, "class_weight", "class")
-    return class_weight
-
-
-def _weight_of_labels(xp: Any, logits: Array, labels: Array, class_weight: Array | None) -> Array | None:
-    return None if class_weight is None else _class_weight(xp, logits, class_weight)[labels]
-
-
-def _weight_of_targets(xp: Any, logits: Array, target: Array, class_weight: Array | None) -> Array | None:
-    return None if class_weight is None else target @ _class_weight(xp, logits, class_weight)
-
-
-def checked_weight(
-    xp: Any, logits: Array, sample_weight: Array | None, from_classes: Array | None
-) -> Array | None:
-    """Return the weight of every row, or None where all are 1."""
-    weight = from_classes
-    if sample_weight is not None:
-        sample_weight = _cast(xp, sample_weight, logits, "sample_weight")
-        if tuple(sample_weight.shape) != tuple(logits.shape[:-1]):
-            raise DataError(
-                f"sample_weight has shape {tuple(sample_weight.shape)}, but logits of shape "
-                f"{tuple(logits.shape)} need weights of shape {tuple(logits.shape[:-1])}"
-            )
-        _check_weights(xp, sample_weight, "sample_weight", "row")
-        weight = sample_weight if weight is None else weight * sample_weight
-    if weight is not None and 0 not in weight.shape and not float(weight.max()) > 0.0:
-        raise DataError("the weights of all rows are 0; at least one must be positive")
-    return weight
-
-
-def _check_weights(xp: Any, weight: Array, name: str, unit: str) -> None:
-    if 0 in weight.shape:
-        return
-    if not (float(weight.min()) >= 0.0 and float(weight.max()) < float("inf")):
-        flat = _to_numpy(weight).reshape(-1)
-        position = int(np.flatnonzero(~((flat >= 0) & np.isfinite(flat)))[0])
-        raise DataError(
-            f"{unit} {position}: {name} is {flat[position]:g}, but weights must be finite and not negative"
-        )
+# --- sums over rows ----------------------------------------------------------------------------------------
 
 
 def _reduce(xp: Any, loss: Array, weight: Array | None, reduction: str) -> Array:

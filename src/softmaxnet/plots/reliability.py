@@ -16,7 +16,7 @@ from softmaxnet.metrics import ReliabilityCurve, proportion_interval, reliabilit
 from softmaxnet.plots.inputs import BLUE, GREY, ORANGE, labelled, new_axes, predictions_of
 
 if TYPE_CHECKING:
-    from softmaxnet.softmax import Array
+    from softmaxnet.logit_arguments import Array
 
 __all__ = ["ReliabilityDisplay", "reliability_diagram", "save_reliability_diagram"]
 
