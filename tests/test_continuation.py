@@ -9,6 +9,7 @@ import softmaxnet.continuation as continuation
 from softmaxnet import SoftmaxClassifier
 from softmaxnet.calibration import Calibration
 from softmaxnet.data.split import stratified_folds, stratified_halves
+from softmaxnet.fitted import counted
 from softmaxnet.recipe import DEFAULTS, DataShape, resolve
 
 
@@ -185,3 +186,26 @@ def test_sharpened_calibration_is_that_of_the_logits_times_the_factor(rng, metho
     z = rng.normal(size=(20, 3))
     np.testing.assert_allclose(calibration.sharpened(1.3).transform(z), calibration.transform(1.3 * z), rtol=1e-12)
     assert calibration.sharpened(1.0) is calibration
+
+
+def test_lines_of_several_runs_are_counted_through():
+    """Epochs go on where a run begins at 1 again; a resumed run counts from where it was, another one anew."""
+    lines = []
+    note = counted(lines.append, 30)
+    for epoch in (5, 6, 1, 2):
+        note({"epoch": epoch, "loss": 1.0, "seconds": 0.5})
+    again = counted(lines.append, 40, anew=True)
+    again({"epoch": 7, "loss": 1.0, "seconds": 0.5})
+    assert [(line["epoch"], line["most_epochs"]) for line in lines] == [(5, 30), (6, 30), (7, 30), (8, 30), (1, 40)]
+    assert all(line["seconds"] >= 0.5 for line in lines)
+    assert counted(None, 3) is None
+
+
+def test_the_epochs_shown_stay_within_those_that_may_come():
+    """While networks are compared and go on, no line has more epochs than it says there may be."""
+    lines = []
+    clf = SoftmaxClassifier(random_state=0).fit(*copies(300, 0), on_epoch=lines.append)
+    assert share(clf) > 0
+    assert all(line["epoch"] <= line["most_epochs"] for line in lines)
+    assert len({line["most_epochs"] for line in lines}) == 2
+    assert "most_epochs" not in clf.history_[0]

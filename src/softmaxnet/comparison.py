@@ -31,6 +31,7 @@ from softmaxnet.fitted import (
     Fitted,
     OnEpoch,
     calibrated_on,
+    counted,
     dtype_of,
     metrics_on,
     new_parameters,
@@ -115,16 +116,18 @@ def fit_compared(
         if ended is not None:
             return ended
 
+    views = _views(examples, plan)
+    n_fits = len(views) + (plan.input_dropout > 0)
+    in_all = counted(on_epoch, n_fits * plan.max_epochs)
+
     def fit(name: str, seen: Examples, dropping: float, share: float) -> bool:
         """Add one ensemble to the candidates and return whether there is time for more."""
         part = None if checkpoints is None else checkpoints.part(name)
         own = clock.rest_of(_dropping(plan, dropping), share)
-        fitted = _fit_members(seen, n_classes, own, seed, folds, on_epoch, device, part, communicator)
+        fitted = _fit_members(seen, n_classes, own, seed, folds, in_all, device, part, communicator)
         candidates.append(fitted)
         return not communicator.broadcast_json(fitted.fitted.stopped_by == "interrupt" or clock.is_out())
 
-    views = _views(examples, plan)
-    n_fits = len(views) + (plan.input_dropout > 0)
     goes_on = all(fit("bins" if i else "", seen, 0.0, 1 / (n_fits - i)) for i, seen in enumerate(views))
     if goes_on and plan.input_dropout:
         fit("dropped", views[-1], plan.input_dropout, 1.0)

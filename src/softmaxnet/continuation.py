@@ -13,8 +13,6 @@ Which it is shows where half of each fold is given back first and the other half
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,7 +22,7 @@ import numpy as np
 from softmaxnet.batches import Rows
 from softmaxnet.communicator import ALONE, Communicator
 from softmaxnet.data_parallel import holding_signals, noting_interrupts
-from softmaxnet.fitted import Fitted, OnEpoch, TrainingState, numpy_params, one_history, schedule_of
+from softmaxnet.fitted import Fitted, OnEpoch, TrainingState, counted, numpy_params, one_history, schedule_of
 from softmaxnet.mixture import Candidate, Mixture, mixed
 from softmaxnet.recipe import Plan
 from softmaxnet.softmax import log_softmax
@@ -92,7 +90,8 @@ def continued(
     communicator : Communicator, optional
     """
     parts = [part for part, _ in mixture.parts if part.rows is not None]
-    on_epoch = _numbered(on_epoch)
+    most_epochs = 2 * STRETCHES * sum(_epochs_of_a_stretch(part.fitted) for part in parts)
+    on_epoch = counted(on_epoch, most_epochs, anew=True)
     networks = [_Network.of(part, halves, on_epoch, communicator) for part in parts]
     if mixture.loss < LITTLE_LOSS or not networks or not all(network.can_go_on for network in networks):
         return Continued(mixture)
@@ -120,14 +119,6 @@ def continued(
     return Continued(kept, share, float(np.clip(sharpening, 1 / MOST_SHARPENED, MOST_SHARPENED)))
 
 
-def _numbered(on_epoch: OnEpoch | None) -> OnEpoch | None:
-    """Return what hands lines on with the epochs and seconds since now, whichever network they are of."""
-    if on_epoch is None:
-        return None
-    count, started = itertools.count(1), time.monotonic()
-    return lambda line: on_epoch(line | {"epoch": next(count), "seconds": time.monotonic() - started})
-
-
 def _with(mixture: Mixture, networks: Sequence[Candidate]) -> tuple[tuple[Candidate, float], ...]:
     """Return the parts of a mixture with others in place of its networks."""
     found = iter(networks)
@@ -143,6 +134,10 @@ def held_out_log_proba(validator: Validator, parameters: Any, result: TrainingRe
     known = np.isin(rows.fold.cpu().numpy(), rows.member_fold.cpu().numpy())
     log_proba[known] = log_softmax(validator.logits(parameters, result.flat, result.table)[known])
     return log_proba
+
+
+def _epochs_of_a_stretch(fitted: Fitted) -> int:
+    return max(round(fitted.plan.continuation * fitted.best_epoch / STRETCHES), 1)
 
 
 @dataclass
@@ -192,7 +187,7 @@ class _Network:
         """Train one stretch further and return whether it came to its end."""
         import torch
 
-        epochs = max(round(self.plan.continuation * self.candidate.fitted.best_epoch / STRETCHES), 1)
+        epochs = _epochs_of_a_stretch(self.candidate.fitted)
         state, before = self.state, self.result.history
         with holding_signals(self.communicator):
             self.result = train(

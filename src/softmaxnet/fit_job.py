@@ -301,12 +301,12 @@ def without_folds(plan: Plan) -> Plan:
 def progress(max_epochs: int, then: OnEpoch | None) -> OnEpoch:
     """Return what prints a line for each epoch, with the time that all epochs would take, and calls ``then``."""
     def on_epoch(line: dict[str, float]) -> None:
-        epoch = line["epoch"]  # which begins at 1 again with each of the networks that are compared
-        left = max(line["seconds"] / epoch * (max_epochs - epoch), 0.0)
+        epoch, most = line["epoch"], line.get("most_epochs", max_epochs)
+        left = max(line["seconds"] / epoch * (most - epoch), 0.0)
         scores = [f"loss {line['loss']:.4f}"]
         if "validation_log_loss" in line:
             scores.append(f"held-out log loss {line['validation_log_loss']:.4f}")
-        print(f"epoch {epoch:g}/{max_epochs}  {'  '.join(scores)}  at most {left:.0f} s left", file=sys.stderr)
+        print(f"epoch {epoch:g}/{most:g}  {'  '.join(scores)}  at most {left:.0f} s left", file=sys.stderr)
         if then is not None:
             then(line)
 

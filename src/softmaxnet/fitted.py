@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ __all__ = [
     "OnEpoch",
     "TrainingState",
     "calibrated_on",
+    "counted",
     "dtype_of",
     "metrics_on",
     "new_parameters",
@@ -275,6 +277,26 @@ def state_of(spec: NetworkSpec, params: Mapping[str, NDArray[Any]], plan: Plan, 
     if state.optimizer.average is not None:
         state.optimizer.average.copy_(parameters.flat)
     return state
+
+
+def counted(on_epoch: OnEpoch | None, most_epochs: int, *, anew: bool = False) -> OnEpoch | None:
+    """Return what hands on the lines of several runs with epochs and seconds counted through, and how many may come.
+
+    Counting goes on from the epoch of the first line, or begins at 1 again where it is to be ``anew``.
+    """
+    if on_epoch is None:
+        return None
+    epoch, began = 0, 0.0
+
+    def note(line: dict[str, float]) -> None:
+        nonlocal epoch, began
+        if not epoch:
+            epoch = 0 if anew else int(line["epoch"]) - 1
+            began = time.monotonic() - line["seconds"]
+        epoch += 1
+        on_epoch(line | {"epoch": epoch, "seconds": time.monotonic() - began, "most_epochs": most_epochs})
+
+    return note
 
 
 def one_history(*histories: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

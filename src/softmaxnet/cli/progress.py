@@ -91,8 +91,12 @@ class Progress(_Display):
 
     def epoch(self, line: Mapping[str, float]) -> None:
         """Show one line of the history."""
+        if "most_epochs" in line and line["most_epochs"] != self.max_epochs:  # of several networks in turn
+            self.max_epochs = int(line["most_epochs"])
+            self.started = self.clock() - line["seconds"]
         if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=int(line["epoch"]), text=self._scores(line))
+            done = int(line["epoch"])
+            self.bar.update(self.bar.task_ids[0], completed=done, total=self.max_epochs, text=self._scores(line))
             return
         now = self.clock()
         if now - self.shown >= PLAIN_SECONDS:
