@@ -85,7 +85,8 @@ class SoftmaxClassifier(Predictor):
         The penalty ``weight_decay / 2 |W|^2`` under "lbfgs" (intercepts free), decoupled under "adam".
     batch_size : int or "auto", default="auto"
     max_epochs : int or "auto", default="auto"
-        Passes over the rows; iterations under "lbfgs".
+        Passes over the rows; iterations under "lbfgs". With "auto", networks may in the end go on with the rows
+        held out (docs/recipe.md); a number is kept to.
     early_stopping : bool, default=True
         Hold rows out, keep the epoch with the lowest log loss on them, calibrate on them. False: train to the last
         epoch; rows passed as X_val then calibrate and score, and stop nothing.
@@ -129,7 +130,7 @@ class SoftmaxClassifier(Predictor):
     resumed_epochs_ : int
         How many of them were taken from a checkpoint.
     metrics_ : dict
-        ``log_loss`` and ``accuracy`` on held-out rows, None where none were held out.
+        ``log_loss`` and ``accuracy`` on rows held out, by networks that did not train on them; None where none were.
 
     Examples
     --------
