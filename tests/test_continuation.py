@@ -209,3 +209,13 @@ def test_the_epochs_shown_stay_within_those_that_may_come():
     assert all(line["epoch"] <= line["most_epochs"] for line in lines)
     assert len({line["most_epochs"] for line in lines}) == 2
     assert "most_epochs" not in clf.history_[0]
+
+
+def test_what_did_not_go_on_says_so():
+    """Softmax regression alone, and rows each of which is its own class, have gone on for no epochs."""
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    with pytest.warns(UserWarning, match="no column has anything to learn from"):
+        alone = SoftmaxClassifier(random_state=0).fit(np.ones((60, 2)), np.arange(60) % 3)
+    assert alone.model_.settings["mixture"] == ["softmax regression"]
+    assert share(alone) == 0.0
+    assert share(SoftmaxClassifier(random_state=0).fit(X[:8], np.arange(8))) == 0.0

@@ -132,8 +132,10 @@ def fit_compared(
     if goes_on and plan.input_dropout:
         fit("dropped", views[-1], plan.input_dropout, 1.0)
     mixture = best_mixture(candidates, examples.target, examples.weight)
-    calibration = _calibrated(mixture, examples, plan)
-    later, stopped_by = Continued(mixture), candidates[-1].fitted.stopped_by
+    stopped_by = candidates[-1].fitted.stopped_by
+    if len(mixture.parts) == 1 and mixture.parts[0][0].is_regression:
+        return _regression_alone(mixture, stopped_by)
+    calibration, later = _calibrated(mixture, examples, plan), Continued(mixture)
     if stopped_by not in INTERRUPTED and communicator.broadcast_json(clock.has_time_for(2 * plan.continuation)):
         later = continued(mixture, examples.target, examples.weight, halves, on_epoch, communicator)
         if plan.calibration is not None:
@@ -204,6 +206,7 @@ def _views(examples: Examples, plan: Plan) -> list[Examples]:
 
 def _fit_lone_rows(examples: Examples, n_classes: int, plan: Plan, seed: int, on_epoch: OnEpoch | None) -> Fitted:
     """Fit rows each of which is a class of its own: nothing can be held out."""
+    plan = replace(plan, continuation=0.0)
     if plan.solver == "lbfgs" or plan.compare_regression:
         decay = plan.weight_decay if plan.solver == "lbfgs" else None
         regression = regression_plan(plan, decay or LONE_ROWS_PENALTY / float(examples.weight.sum()))
@@ -265,13 +268,16 @@ def _fit_members(
     return Candidate(fitted, log_proba, sees_bins=examples.bins is not None, rows=rows)
 
 
+def _regression_alone(mixture: Mixture, stopped_by: str) -> Fitted:
+    """Return the softmax regression that a mixture is, which was fitted to all rows and is calibrated."""
+    regression = mixture.parts[0][0].fitted
+    stopped = stopped_by if stopped_by in INTERRUPTED else regression.stopped_by
+    return replace(regression, plan=replace(regression.plan, mixture=mixture.words), stopped_by=stopped)
+
+
 def _merged(later: Continued, calibration: Calibration, examples: Examples, plan: Plan, stopped_by: str) -> Fitted:
-    """Return a mixture as one network."""
+    """Return a mixture with networks in it as one network."""
     mixture = later.mixture
-    if len(mixture.parts) == 1 and mixture.parts[0][0].is_regression:
-        regression = mixture.parts[0][0].fitted
-        stopped = stopped_by if stopped_by in INTERRUPTED else regression.stopped_by
-        return replace(regression, plan=replace(regression.plan, mixture=mixture.words), stopped_by=stopped)
     spec, params, sees_bins = joined(mixture, examples.bins or slice(0, 0))
     rows = examples.take(mixture.held_out)
     history = one_history(*(part.fitted.history for part, _ in mixture.parts if not part.is_regression))

@@ -144,5 +144,6 @@ def regression_plan(plan: Plan, weight_decay: float | None) -> Plan:
         dropout=0.0,
         precision="float64",
         max_epochs=1000,
+        continuation=0.0,
         weight_decay=weight_decay,
     )
