@@ -170,6 +170,18 @@ def test_removing_takes_what_is_ours_only(tmp_path):
     assert not folder.exists()
 
 
+def test_removing_takes_the_checkpoints_of_every_network_that_was_compared(tmp_path, monkeypatch):
+    """Networks with bins, without, and with columns dropped leave nothing behind."""
+    monkeypatch.setattr("softmaxnet.checkpoint.EVERY_SECONDS", 0.0)
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(1200, 5)), rng.integers(0, 2, 1200)
+    folder = tmp_path / "c"
+    SoftmaxClassifier(random_state=0, max_epochs=2).fit(X, y, checkpoint_folder=folder)
+    assert {path.name.rpartition("-")[0] for path in folder.iterdir()} == {"", "bins", "dropped"}
+    remove(folder)
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize("name", ["fsync", "replace"])
 def test_a_full_disk_is_one_warning_and_leaves_the_last_good_one(tmp_path, monkeypatch, name):
     """Neither a failing fsync nor a failing rename ends the training or costs what was kept."""

@@ -260,7 +260,7 @@ def _fit_members(
     log_proba = held_out_log_proba(validator, parameters, result)
     params = numpy_params(parameters, result.flat, result.table)
     n_epochs = len(result.history)
-    state.to(result.flat, result.table, result.best_epoch / n_epochs)
+    state.rewind(result.flat, result.table, result.best_epoch / n_epochs)
     state.n_epochs = n_epochs
     fitted = Fitted(
         spec, params, Calibration(), plan, result.history, no_metrics(), n_epochs, result.stopped_by, state

@@ -90,11 +90,11 @@ def continued(
     communicator : Communicator, optional
     """
     parts = [part for part, _ in mixture.parts if part.rows is not None]
+    if mixture.loss < LITTLE_LOSS or not parts or not all(part.fitted.plan.continuation for part in parts):
+        return Continued(mixture)
     most_epochs = 2 * STRETCHES * sum(_epochs_of_a_stretch(part.fitted) for part in parts)
     on_epoch = counted(on_epoch, most_epochs, anew=True)
     networks = [_Network.of(part, halves, on_epoch, communicator) for part in parts]
-    if mixture.loss < LITTLE_LOSS or not networks or not all(network.can_go_on for network in networks):
-        return Continued(mixture)
 
     def judged() -> Mixture:
         return mixed(_with(mixture, [network.judged() for network in networks]), labels, weight)
@@ -177,11 +177,6 @@ class _Network:
     def plan(self) -> Plan:
         """The plan that it was trained by."""
         return self.candidate.fitted.plan
-
-    @property
-    def can_go_on(self) -> bool:
-        """Whether its plan lets it, and its weights are copied to come back."""
-        return self.plan.continuation > 0 and self.state.parameters.keeps_copies
 
     def go_on(self, rows: Rows) -> bool:
         """Train one stretch further and return whether it came to its end."""

@@ -130,7 +130,7 @@ class TrainingState:
     seed: int
     n_epochs: int = 0
 
-    def to(self, flat: Tensor, table: Tensor | None, share: float) -> None:
+    def rewind(self, flat: Tensor, table: Tensor | None, share: float = 1.0) -> None:
         """Take up parameters of an earlier moment, before which a share of the steps was made.
 
         The running average goes on from them, over a window that is as long as it was then.

@@ -28,6 +28,7 @@ from softmaxnet.fitted import (
     OnEpoch,
     TrainingState,
     calibrated_on,
+    counted,
     metrics_on,
     new_state,
     no_metrics,
@@ -198,6 +199,7 @@ def _gone_on(
     assert state is not None
     rows = rows_of(examples, state.parameters.flat.dtype, device)
     later = replace(plan, max_epochs=epochs, validation="none")
+    on_epoch = counted(on_epoch, epochs, anew=True)
     whole = fit_batches(rows, first.spec, later, state, None, on_epoch, device, communicator=communicator)
     return replace(
         whole,
@@ -249,10 +251,7 @@ def fit_batches(
     calibration, metrics = Calibration(), no_metrics()
     if validator is not None and validation is not None:
         calibration, metrics = _held_out(validator, parameters, result, validation, plan)
-        # What a later fit starts from is what this one keeps.
-        parameters.flat.copy_(result.flat)
-        if parameters.table is not None and result.table is not None:
-            parameters.table.copy_(result.table)
+        state.rewind(result.flat, result.table)  # what a later fit starts from is what this one keeps
     params = numpy_params(parameters, result.flat, result.table)
     plan = replace(plan, head_kernel=result.head_kernel)
     return Fitted(spec, params, calibration, plan, result.history, metrics, state.n_epochs, result.stopped_by, state)
